@@ -1,0 +1,83 @@
+/** The answer of GET /potluck/status. */
+export interface DaemonStatus {
+  readonly version: string;
+  readonly cluster: string;
+  /** 'serving': a plan is active. 'preparing': tiles are on their way. 'waiting': no model, or too few devices. */
+  readonly state: 'serving' | 'preparing' | 'waiting';
+  /** The device that answers. */
+  readonly device: { readonly id: string; readonly name: string; readonly role: DeviceRole };
+  readonly hub: { readonly id: string; readonly name: string } | null;
+  /** Number of the plan; rises with every change. */
+  readonly epoch: number;
+  readonly model: { readonly id: string; readonly name: string; readonly weights: string } | null;
+  readonly api: { readonly url: string };
+  /** Fallbacks that were taken, and other things to know; one sentence each. */
+  readonly notes: readonly string[];
+  readonly devices: readonly DeviceStatus[];
+  /** Null on a device that runs no engine (a spoke). */
+  readonly engine: EngineStatus | null;
+  readonly allreduce: AllreduceStatus | null;
+  /** Tile outputs that did not fit their fixed-point range, since the plan began. */
+  readonly saturated: number;
+}
+
+/** 'alone': hub of a plan of one. 'waiting': connected, but not in the active plan. */
+export type DeviceRole = 'hub' | 'spoke' | 'alone' | 'waiting';
+
+export interface DeviceStatus {
+  readonly id: string;
+  readonly name: string;
+  readonly role: DeviceRole;
+  readonly host: string;
+  readonly version: string;
+  readonly threads: number;
+  readonly kernel: string;
+  /** False where its backend does not give the same bits as the others. */
+  readonly exact: boolean;
+  readonly share: number;
+  /** Tiles of the active plan, and their bytes. */
+  readonly tiles: number;
+  readonly tileBytes: number;
+  readonly memory: {
+    readonly budgetBytes: number | null;
+    /** Bytes by purpose. */
+    readonly account: Readonly<Record<string, number>>;
+    /** What the operating system counts for the process: now, and at its highest. */
+    readonly residentBytes: number;
+    readonly highWaterBytes: number;
+  } | null;
+  readonly window: {
+    readonly pinnedBytes: number;
+    readonly ringBytes: number;
+    /** Bytes read from disk since the plan began, in how many reads, and how long passes waited for them. */
+    readonly streamedBytes: number;
+    readonly reads: number;
+    readonly waitMicroseconds: number;
+  } | null;
+  readonly kvPages: number;
+  /** Tiles on their way to this device. */
+  readonly progress: { readonly bytes: number; readonly total: number } | null;
+  /** Null for the device that answers. */
+  readonly link: { readonly roundTripMicroseconds: number } | null;
+}
+
+export interface EngineStatus {
+  /** Requests that are computed now, and that wait. */
+  readonly active: number;
+  readonly waiting: number;
+  /** Generated tokens a second, over the last seconds. */
+  readonly tokensPerSecond: number;
+  /** Since the daemon started. */
+  readonly promptTokens: number;
+  readonly generatedTokens: number;
+  readonly passes: number;
+}
+
+export interface AllreduceStatus {
+  readonly count: number;
+  readonly p50Microseconds: number;
+  readonly p99Microseconds: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly bytesPerToken: number;
+}

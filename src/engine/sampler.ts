@@ -1,0 +1,92 @@
+import { PotluckError } from '../errors/errors.ts';
+import { Candidates } from './candidates.ts';
+import type { Sampling } from './generate.ts';
+import type { LogitRow } from './pass-runner.ts';
+import { uniform } from './random.ts';
+import { needsHistory, type TokenHistory } from './token-history.ts';
+
+/**
+ * Turns a row of logits into a token. Order: logit bias, repetition penalty (prompt and output; a logit above 0 is divided, others
+ * multiplied, as transformers and llama.cpp do), presence and frequency penalties (output only, as OpenAI defines them);
+ * then the greatest logit (lowest id of equal ones) at temperature 0, else temperature, top_k, top_p, min_p and one draw with
+ * the number of (seed, counter). One sampler serves many sequences: it keeps scratch memory only.
+ */
+export class Sampler {
+  /** Copy of a row where bias or penalties change it; [vocabulary]. */
+  #copy = new Float32Array(0);
+  readonly #candidates = new Candidates();
+
+  /**
+   * The token after `counter` generated ones. `row` is not changed. `history` may be null where needsHistory() is false.
+   * Throws KERNEL_FAILED where a logit is NaN, or the greatest is not finite.
+   */
+  sample(row: LogitRow, sampling: Sampling, history: TokenHistory | null, counter: number): number {
+    const logits = this.#adjusted(row, sampling, history);
+    const best = greatest(logits);
+    const temperature = sampling.temperature;
+    if (temperature === 0) return best;
+    const max = logits[best]!;
+    const candidates = this.#candidates;
+    candidates.gather(logits, max, temperature);
+    if (sampling.topK > 0) candidates.keepTop(sampling.topK);
+    candidates.weigh(max, temperature);
+    if (sampling.topP < 1) candidates.keepShare(sampling.topP, max, temperature);
+    if (sampling.minP > 0) candidates.keepWeight(sampling.minP);
+    return candidates.draw(uniform(sampling.seed, counter));
+  }
+
+  /** The row itself, or a copy with bias and penalties. */
+  #adjusted(row: LogitRow, sampling: Sampling, history: TokenHistory | null): Float32Array {
+    const penalties = needsHistory(sampling);
+    if (sampling.logitBias.size === 0 && !penalties) return row;
+    if (this.#copy.length !== row.length) this.#copy = new Float32Array(row.length);
+    const logits = this.#copy;
+    logits.set(row);
+    for (const [id, bias] of sampling.logitBias) logits[id] = logits[id]! + bias;
+    if (penalties) {
+      if (history === null)
+        throw new PotluckError('INTERNAL', 'Penalties were asked for without a token history.');
+      penalize(logits, sampling, history);
+    }
+    return logits;
+  }
+}
+
+function penalize(logits: Float32Array, sampling: Sampling, history: TokenHistory): void {
+  const { repetitionPenalty, presencePenalty, frequencyPenalty } = sampling;
+  const { ids, outputs } = history;
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i]!;
+    const count = outputs[i]!;
+    let logit = logits[id]!;
+    logit = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
+    if (count > 0) logit -= presencePenalty + count * frequencyPenalty;
+    logits[id] = logit;
+  }
+}
+
+/** Id of the greatest logit, the lowest of equal ones. Throws KERNEL_FAILED. */
+function greatest(logits: Float32Array): number {
+  let best = Number.NEGATIVE_INFINITY;
+  let at = -1;
+  for (let id = 0; id < logits.length; id++) {
+    const logit = logits[id]!;
+    if (logit <= best) continue;
+    if (logit > best) {
+      best = logit;
+      at = id;
+    } else {
+      throw new PotluckError(
+        'KERNEL_FAILED',
+        `The logit of token ${id} is not a number. Check the pack with its hashes.`,
+      );
+    }
+  }
+  if (!Number.isFinite(best)) {
+    throw new PotluckError(
+      'KERNEL_FAILED',
+      `The greatest of ${logits.length} logits is ${best}. Check the pack with its hashes.`,
+    );
+  }
+  return at;
+}

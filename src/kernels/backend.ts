@@ -1,0 +1,95 @@
+import type { ModelShape } from '../pack/manifest.ts';
+
+/**
+ * What computes. Two implementations: the native addon (exact: the same bits on every processor and in every plan) and
+ * onnxruntime (close, not exact). A pass is a list of steps over buffers that the backend owns.
+ */
+
+export type Half = 'attention' | 'ffn';
+
+/** A tile that is in memory now. */
+export interface PlacedTile {
+  /** Byte offset in the weights memory. */
+  readonly offset: number;
+  /** attention: place among the attention tiles of this device (selects its part of a KV page). ffn: unused, 0.
+   *  head: first vocabulary row of the tile. */
+  readonly slot: number;
+}
+
+export type Step =
+  /** Normalize and quantize the residual [tokens, width] for a half layer; clear `partial`. */
+  | { readonly op: 'begin'; readonly layer: number; readonly half: Half }
+  /** Add the outputs of tiles, as fixed point, to `partial`. */
+  | { readonly op: 'tiles'; readonly layer: number; readonly half: Half; readonly tiles: readonly PlacedTile[] }
+  /** Add `partial` (by now the sum over all devices) to the residual. */
+  | { readonly op: 'end'; readonly layer: number; readonly half: Half }
+  /** Final norm of the rows whose logits are wanted. */
+  | { readonly op: 'head-begin' }
+  /** Logits of these head tiles: logits[row, slot ...]. */
+  | { readonly op: 'head-tiles'; readonly tiles: readonly PlacedTile[] };
+
+/** Tokens of one pass. */
+export interface Batch {
+  /** Position of each token in its sequence; [tokens]. */
+  readonly positions: Int32Array;
+  /** Index into `pageTables` of each token's sequence; [tokens]. Tokens of a sequence come in rising positions. */
+  readonly sequences: Int32Array;
+  /** KV pages of each sequence, by position / PAGE_POSITIONS. */
+  readonly pageTables: readonly Int32Array[];
+  /** Tokens whose logits are wanted, rising; [logitRows]. */
+  readonly logitRows: Int32Array;
+}
+
+export interface PassBuffers {
+  readonly maxTokens: number;
+  readonly maxLogitRows: number;
+  /** Residual stream; [maxTokens, width] float32. The hub writes embedded tokens here. */
+  readonly residual: Float32Array;
+  /** Sum of tile outputs of the half layer, fixed point; [maxTokens, width] int32. */
+  readonly partial: Int32Array;
+  /** [maxLogitRows, paddedVocabulary] float32. */
+  readonly logits: Float32Array;
+}
+
+export interface RunStats {
+  /** Time inside kernels, in microseconds. */
+  readonly computeMicroseconds: number;
+  /** Tile outputs that did not fit their fixed-point range, or were not numbers. */
+  readonly saturated: number;
+}
+
+export interface BackendModel {
+  readonly pass: PassBuffers;
+  /** Sets the tokens of the pass. Throws RangeError where a page, position or row is out of range. */
+  setBatch(batch: Batch): void;
+  /** Runs steps in order. One run at a time. Rejects with KERNEL_FAILED. */
+  run(steps: readonly Step[]): Promise<RunStats>;
+  close(): void;
+}
+
+export interface ModelMemory {
+  readonly shape: ModelShape;
+  /** Constants blob; see constantsFloats. */
+  readonly constants: ArrayBuffer;
+  /** Memory that placed tiles lie in. */
+  readonly weights: ArrayBuffer;
+  /** Attention tiles of this device, all layers together. */
+  readonly attentionTiles: number;
+  /** KV pages to reserve; memory is taken from the system as they are first written. */
+  readonly kvPages: number;
+  readonly maxTokens: number;
+  readonly maxLogitRows: number;
+}
+
+export interface Backend {
+  /** Kernel name, for example 'avx512-vnni', 'reference', 'onnxruntime'. */
+  readonly name: string;
+  readonly exact: boolean;
+  readonly threads: number;
+  /** Memory outside the V8 heap, 4096-byte aligned, zeroed. */
+  allocate(bytes: number): ArrayBuffer;
+  /** Gives memory of `allocate` back; the buffer is detached. */
+  release(memory: ArrayBuffer): void;
+  openModel(memory: ModelMemory): BackendModel;
+  close(): void;
+}

@@ -1,0 +1,21 @@
+// Numbers of docs/numerics.md that every kernel shares.
+#pragma once
+
+namespace potluck {
+
+// exp
+constexpr float kExpLow = -87.0f;
+constexpr float kExpHigh = 88.0f;
+constexpr float kLog2e = 1.44269504f;
+constexpr float kLn2High = 0.693359375f;
+constexpr float kLn2Low = -2.12194440e-4f;
+constexpr float kExp2 = 0.5f;
+constexpr float kExp3 = 0.166665763f;
+constexpr float kExp4 = 0.0416665561f;
+constexpr float kExp5 = 0.00836320315f;
+constexpr float kExp6 = 0.00139262131f;
+
+// Groups whose largest magnitude is under this quantize to zeros (2^-100: 127 / amax stays finite).
+constexpr float kQuantizeLeast = 7.88860905e-31f;
+
+}  // namespace potluck

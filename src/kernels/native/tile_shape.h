@@ -1,0 +1,98 @@
+// Sizes and places inside a tile, as in src/pack/tile-shape.ts; a test compares the two.
+//
+// A panel is one matrix: rows in blocks of 16, columns padded to groups of 32; all padding is zero.
+//
+// w4 panel, for each block of 16 rows: the nibbles of all groups (256 bytes each), then the scales of all groups
+// (16 IEEE halves each, by row). A group's 256 bytes are 4 vectors of 64. Byte (row * 4 + j) of vector c holds in its
+// low nibble the weight of input 8c + j and in its high nibble the weight of input 8c + 4 + j of the group.
+// So a 512-bit register is 16 rows x 4 inputs after `& 15` and `>> 4`, without shuffles. Weight = (nibble - 8) * scale.
+//
+// bf16 panel, for each block of 16 rows: for each column, 16 bf16 (by row).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace potluck {
+
+enum class Weights { w4 = 0, bf16 = 1 };
+enum class TileKind { attention = 0, ffn = 1, head = 2 };
+
+constexpr int64_t kAlignment = 4096;
+constexpr int64_t kBlockRows = 16;
+constexpr int64_t kGroup = 32;
+constexpr int64_t kPagePositions = 16;
+
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+struct ModelShape {
+  Weights weights;
+  int64_t width, layers, query_heads, kv_heads, head_dim, ffn_width, vocabulary, context;
+  float norm_epsilon;
+  int64_t parts_per_kv_head, ffn_columns, head_rows;
+
+  int64_t tile_query_heads() const { return query_heads / kv_heads / parts_per_kv_head; }
+  int64_t tile_query_width() const { return tile_query_heads() * head_dim; }
+
+  int64_t tile_count(TileKind kind) const {
+    if (kind == TileKind::attention) return kv_heads * parts_per_kv_head;
+    if (kind == TileKind::ffn) return (ffn_width + ffn_columns - 1) / ffn_columns;
+    return (vocabulary + head_rows - 1) / head_rows;
+  }
+
+  // Bytes of one block of 16 rows of a panel with this many columns.
+  int64_t block_bytes(int64_t columns) const {
+    const int64_t groups = round_up(columns, kGroup) / kGroup;
+    return weights == Weights::w4 ? groups * (256 + 32) : groups * kGroup * kBlockRows * 2;
+  }
+  int64_t panel_bytes(int64_t rows, int64_t columns) const {
+    return round_up(rows, kBlockRows) / kBlockRows * block_bytes(columns);
+  }
+
+  int64_t padded_vocabulary() const { return tile_count(TileKind::head) * head_rows; }
+  int64_t constants_floats() const { return (layers * 4 + 1) * width; }
+  int64_t kv_page_bytes(int64_t attention_tiles) const { return attention_tiles * 2 * kPagePositions * head_dim * 2; }
+};
+
+struct Panel {
+  int64_t offset, rows, padded_rows, columns, padded_columns, bytes;
+};
+
+struct TilePanels {
+  int count;
+  Panel panel[4];
+  int64_t tile_bytes;
+};
+
+inline TilePanels tile_panels(const ModelShape& s, TileKind kind) {
+  const int64_t q = s.tile_query_width();
+  int64_t sizes[4][2];
+  TilePanels out{};
+  auto add = [&](int64_t rows, int64_t columns) {
+    sizes[out.count][0] = rows;
+    sizes[out.count][1] = columns;
+    out.count++;
+  };
+  if (kind == TileKind::attention) {
+    add(q, s.width);
+    add(s.head_dim, s.width);
+    add(s.head_dim, s.width);
+    add(s.width, q);
+  } else if (kind == TileKind::ffn) {
+    add(2 * s.ffn_columns, s.width);
+    add(s.width, s.ffn_columns);
+  } else {
+    add(s.head_rows, s.width);
+  }
+  int64_t offset = 0, end = 0;
+  for (int i = 0; i < out.count; i++) {
+    const int64_t rows = sizes[i][0], columns = sizes[i][1];
+    const int64_t bytes = s.panel_bytes(rows, columns);
+    out.panel[i] = Panel{offset, rows, round_up(rows, kBlockRows), columns, round_up(columns, kGroup), bytes};
+    end = offset + bytes;
+    offset = round_up(end, 64);
+  }
+  out.tile_bytes = round_up(end, kAlignment);
+  return out;
+}
+
+}  // namespace potluck

@@ -1,0 +1,140 @@
+import { PotluckError } from '../errors/errors.ts';
+import type { Backend, BackendModel, Half, PlacedTile, RunStats } from '../kernels/backend.ts';
+import type { ModelShape } from '../pack/manifest.ts';
+import { constantOffset, kvPageBytes, PAGE_POSITIONS, tileBytes, tileCount } from '../pack/tile-shape.ts';
+import { ChannelRanges, fixedPointScales } from './calibrate-ranges.ts';
+
+/** Most tokens of a calibration. */
+export const CALIBRATION_TOKENS = 256;
+
+export interface CalibrateOptions {
+  readonly shape: ModelShape;
+  readonly backend: Backend;
+  /** Constants blob with the norms; the scales are written into it. */
+  readonly constants: ArrayBuffer;
+  /** 1 to CALIBRATION_TOKENS token ids, fewer than the context. */
+  readonly tokens: readonly number[];
+  /** Writes the embedding rows of `ids` to the start of `target`. */
+  embed(ids: readonly number[], target: Float32Array): Promise<void>;
+  /** Reads tile `tile` (place in execution order) into `target`. */
+  readTile(tile: number, target: Uint8Array): Promise<void>;
+  readonly onLayer?: (layer: number) => void;
+}
+
+/** Steps by which a scale that fits badly is moved. */
+const COARSER = 2 ** -8;
+const FINER = 2 ** 8;
+/** Exponent of the first scale, and how far it may be moved. */
+const FIRST_EXPONENT = 12;
+const MOST_EXPONENT = 60;
+/** A first measurement is good when its median channel reaches this many units. */
+const GOOD_UNITS = 2 ** 8;
+
+/**
+ * Finds the fixed-point scale of every channel of every half layer: runs the pack itself over `tokens`, layer by layer,
+ * with the tiles of one layer in memory. A half layer is measured tile by tile, with one scale for all channels and then
+ * with the scales so found; then it is run as ever, so that the next one sees what it would see. Rejects with
+ * KERNEL_FAILED, and with CHECKPOINT_INVALID where a layer gives no finite numbers.
+ */
+export async function calibrate(options: CalibrateOptions): Promise<void> {
+  const { shape, backend, tokens } = options;
+  if (tokens.length === 0 || tokens.length > Math.min(CALIBRATION_TOKENS, shape.context))
+    throw new PotluckError('INTERNAL', `${tokens.length} calibration tokens.`);
+  const attention = tileCount(shape, 'attention');
+  const ffn = tileCount(shape, 'ffn');
+  const weights = backend.allocate(attention * tileBytes(shape, 'attention') + ffn * tileBytes(shape, 'ffn'));
+  const kvPages = Math.ceil(tokens.length / PAGE_POSITIONS);
+  const model = backend.openModel({
+    shape,
+    constants: options.constants,
+    weights,
+    attentionTiles: attention, // of one layer: the keys and values of layers before are not needed again
+    kvPages,
+    maxTokens: tokens.length,
+    maxLogitRows: 1,
+  });
+  try {
+    model.setBatch({
+      positions: Int32Array.from(tokens.keys()),
+      sequences: new Int32Array(tokens.length),
+      pageTables: [Int32Array.from({ length: kvPages }, (_, page) => page)],
+      logitRows: new Int32Array(0),
+    });
+    await options.embed(tokens, model.pass.residual);
+    for (let layer = 0; layer < shape.layers; layer++) {
+      const placed = await placeLayer(options, weights, layer);
+      await calibrateHalf(options, model, layer, 'attention', placed.attention);
+      await calibrateHalf(options, model, layer, 'ffn', placed.ffn);
+      options.onLayer?.(layer);
+    }
+  } finally {
+    model.close();
+    backend.release(weights);
+  }
+}
+
+/** Bytes of memory that a calibration takes of its backend. */
+export const calibrationBytes = (s: ModelShape): number =>
+  tileCount(s, 'attention') * tileBytes(s, 'attention') +
+  tileCount(s, 'ffn') * tileBytes(s, 'ffn') +
+  Math.ceil(CALIBRATION_TOKENS / PAGE_POSITIONS) * kvPageBytes(s, tileCount(s, 'attention'));
+
+/** Reads the tiles of a layer into the weights memory, one behind the other. */
+async function placeLayer(
+  { shape, readTile }: CalibrateOptions,
+  weights: ArrayBuffer,
+  layer: number,
+): Promise<Record<Half, PlacedTile[]>> {
+  const placed: Record<Half, PlacedTile[]> = { attention: [], ffn: [] };
+  let offset = 0;
+  let tile = layer * (tileCount(shape, 'attention') + tileCount(shape, 'ffn'));
+  for (const half of ['attention', 'ffn'] as const) {
+    const bytes = tileBytes(shape, half);
+    for (let index = 0; index < tileCount(shape, half); index++) {
+      await readTile(tile++, new Uint8Array(weights, offset, bytes));
+      placed[half].push({ offset, slot: half === 'attention' ? index : 0 });
+      offset += bytes;
+    }
+  }
+  return placed;
+}
+
+/** Measures a half layer, writes its scales into the constants, and runs it. */
+async function calibrateHalf(
+  options: CalibrateOptions,
+  model: BackendModel,
+  layer: number,
+  half: Half,
+  tiles: readonly PlacedTile[],
+): Promise<void> {
+  const { shape } = options;
+  const scales = new Float32Array(options.constants, constantOffset(shape, half === 'attention' ? 'attentionScale' : 'ffnScale', layer) * 4, shape.width);
+  const measureWith = () => measure(options, model, layer, half, tiles, scales);
+  await findCoarseScale(scales, measureWith, `layer ${layer}, ${half}`);
+  for (let round = 0; round < 4; round++) {
+    const ranges = await measureWith();
+    if (ranges.saturated === 0) {
+      scales.set(fixedPointScales(ranges, tiles.length));
+      break;
+    }
+    for (let j = 0; j < scales.length; j++) scales[j]! *= COARSER;
+  }
+  await model.run([{ op: 'begin', layer, half }, { op: 'tiles', layer, half, tiles }, { op: 'end', layer, half }]);
+}
+
+/** Fills `scales` with scales from a measurement with one scale for all channels, moved until it fits. */
+async function findCoarseScale(scales: Float32Array, measureWith: () => Promise<ChannelRanges>, where: string): Promise<void> {
+  let exponent = FIRST_EXPONENT;
+  let tooCoarse = -MOST_EXPONENT;
+  for (;;) {
+    scales.fill(2 ** exponent);
+    const ranges = await measureWith();
+    const fits = ranges.saturated === 0;
+    if (fits && (ranges.medianUnits >= GOOD_UNITS || exponent + 8 > tooFine || exponent >= MOST_EXPONENT)) {
+      scales.set(fixedPointScales(ranges, ranges.tiles));
+      return;
+    }
+    exponent += fits ? 8 : -8;
+    if (exponent < -MOST_EXPONENT) throw new PotluckError('CHECKPOINT_INVALID', where);
+  }
+}

@@ -1,0 +1,56 @@
+import type { WeightFormat } from '../pack/manifest.ts';
+import { floatToBf16 } from '../pack/number-formats.ts';
+import { BLOCK_ROWS, GROUP, type Panel } from '../pack/tile-shape.ts';
+import { quantizeGroup } from './quantize-w4.ts';
+
+/**
+ * Puts row `row` of a panel into `target` ([paddedColumns], zeros before). Rows that the matrix lacks stay zero.
+ */
+export type FillRow = (row: number, target: Float32Array) => void;
+
+/** Bytes of the nibbles of one group of one block: 16 rows x 32 columns. */
+const GROUP_BYTES = (BLOCK_ROWS * GROUP) / 2;
+
+/** Writes a panel into `tile` (all bytes of the tile, zeros before). Layouts: docs/pack-format.md. */
+export function writePanel(weights: WeightFormat, panel: Panel, fill: FillRow, tile: Uint8Array): void {
+  const values = new Float32Array(panel.paddedColumns);
+  const writeRow = weights === 'w4' ? writeW4Row : writeBf16PanelRow;
+  for (let row = 0; row < panel.paddedRows; row++) {
+    values.fill(0);
+    if (row < panel.rows) fill(row, values);
+    writeRow(panel, row, values, tile);
+  }
+}
+
+const nibbles = new Uint8Array(GROUP);
+
+/**
+ * A block of 16 rows: the nibbles of all groups, then their scales, [groups, 16] IEEE half. In the 256 bytes of a group
+ * byte 64c + 4*row + j has weight 8c + j of the row in its low half and weight 8c + 4 + j in its high half.
+ */
+function writeW4Row(panel: Panel, row: number, values: Float32Array, tile: Uint8Array): void {
+  const groups = panel.paddedColumns / GROUP;
+  const lane = row % BLOCK_ROWS;
+  const block = panel.offset + ((row - lane) / BLOCK_ROWS) * groups * (GROUP_BYTES + 2 * BLOCK_ROWS);
+  for (let g = 0; g < groups; g++) {
+    const scale = quantizeGroup(values, g * GROUP, nibbles);
+    const at = block + g * GROUP_BYTES + lane * 4;
+    for (let c = 0; c < 4; c++)
+      for (let j = 0; j < 4; j++)
+        tile[at + c * 64 + j] = nibbles[8 * c + j]! | (nibbles[8 * c + 4 + j]! << 4);
+    const scaleAt = block + groups * GROUP_BYTES + (g * BLOCK_ROWS + lane) * 2;
+    tile[scaleAt] = scale & 255;
+    tile[scaleAt + 1] = scale >>> 8;
+  }
+}
+
+/** A block of 16 rows: for each column 16 bfloat16, one a row. */
+function writeBf16PanelRow(panel: Panel, row: number, values: Float32Array, tile: Uint8Array): void {
+  const lane = row % BLOCK_ROWS;
+  const block = panel.offset + (row - lane) * panel.paddedColumns * 2;
+  for (let k = 0; k < panel.paddedColumns; k++) {
+    const bits = floatToBf16(values[k]!);
+    tile[block + (k * BLOCK_ROWS + lane) * 2] = bits & 255;
+    tile[block + (k * BLOCK_ROWS + lane) * 2 + 1] = bits >>> 8;
+  }
+}

@@ -1,0 +1,96 @@
+import type { ModelShape } from '../pack/manifest.ts';
+import { BLOCK_ROWS, tileBytes, tileCount, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
+import { type FillRow, writePanel } from './cut-panel.ts';
+
+/** Rows of a matrix, as float32; see StoredRows. */
+export interface MatrixRows {
+  readonly rows: number;
+  copy(row: number, first: number, count: number, target: Float32Array): void;
+}
+
+/** Reads rows `first` to `first + count` of a matrix. */
+export type ReadRows = (first: number, count: number) => Promise<MatrixRows>;
+
+/** Weights of an attention half layer; `output` whole, as columns of it are needed. */
+export interface AttentionWeights {
+  readonly query: ReadRows;
+  readonly key: ReadRows;
+  readonly value: ReadRows;
+  readonly output: MatrixRows;
+}
+
+/** Weights of an FFN half layer; `down` whole, as columns of it are needed. */
+export interface FfnWeights {
+  readonly gate: ReadRows;
+  readonly up: ReadRows;
+  readonly down: MatrixRows;
+}
+
+/** All rows that were read, each whole. */
+const wholeRows =
+  (rows: MatrixRows, width: number): FillRow =>
+  (row, target) => {
+    if (row < rows.rows) rows.copy(row, 0, width, target);
+  };
+
+/** Columns `first` to `first + count` of every row. */
+const columnsOf =
+  (matrix: MatrixRows, first: number, count: number): FillRow =>
+  (row, target) =>
+    matrix.copy(row, first, count, target);
+
+/** Attention tile `index`: part `index % partsPerKvHead` of the query heads of KV head `index / partsPerKvHead`. */
+export async function cutAttentionTile(
+  s: ModelShape,
+  weights: AttentionWeights,
+  index: number,
+): Promise<Uint8Array> {
+  const [q, k, v, o] = tilePanels(s, 'attention');
+  const kvHead = Math.floor(index / s.tiling.partsPerKvHead);
+  const columns = tileQueryHeads(s) * s.headDim;
+  const tile = new Uint8Array(tileBytes(s, 'attention'));
+  const query = await weights.query(index * columns, columns);
+  const key = await weights.key(kvHead * s.headDim, s.headDim);
+  const value = await weights.value(kvHead * s.headDim, s.headDim);
+  writePanel(s.weights, q!, wholeRows(query, s.width), tile);
+  writePanel(s.weights, k!, wholeRows(key, s.width), tile);
+  writePanel(s.weights, v!, wholeRows(value, s.width), tile);
+  writePanel(s.weights, o!, columnsOf(weights.output, index * columns, columns), tile);
+  return tile;
+}
+
+/** FFN tile `index`: intermediate columns from `index * ffnColumns` on; what the last tile lacks is zero. */
+export async function cutFfnTile(s: ModelShape, weights: FfnWeights, index: number): Promise<Uint8Array> {
+  const [gateUp, down] = tilePanels(s, 'ffn');
+  const first = index * s.tiling.ffnColumns;
+  const columns = Math.min(s.tiling.ffnColumns, s.ffnWidth - first);
+  const tile = new Uint8Array(tileBytes(s, 'ffn'));
+  const both = [
+    wholeRows(await weights.gate(first, columns), s.width),
+    wholeRows(await weights.up(first, columns), s.width),
+  ];
+  writePanel(
+    s.weights,
+    gateUp!,
+    (row, target) => {
+      const block = Math.floor(row / BLOCK_ROWS);
+      both[block % 2]!(Math.floor(block / 2) * BLOCK_ROWS + (row % BLOCK_ROWS), target);
+    },
+    tile,
+  );
+  writePanel(s.weights, down!, columnsOf(weights.down, first, columns), tile);
+  return tile;
+}
+
+/** Head tile `index`: vocabulary rows from `index * headRows` on; what the last tile lacks is zero. */
+export async function cutHeadTile(s: ModelShape, head: ReadRows, index: number): Promise<Uint8Array> {
+  const [panel] = tilePanels(s, 'head');
+  const first = index * s.tiling.headRows;
+  const rows = await head(first, Math.min(s.tiling.headRows, s.vocabulary - first));
+  const tile = new Uint8Array(tileBytes(s, 'head'));
+  writePanel(s.weights, panel!, wholeRows(rows, s.width), tile);
+  return tile;
+}
+
+/** Tiles of a layer. */
+export const layerTiles = (s: ModelShape): number => tileCount(s, 'attention') + tileCount(s, 'ffn');

@@ -1,0 +1,223 @@
+import { createHash } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import { PotluckError } from '../errors/errors.ts';
+import {
+  errorNumber,
+  type FileSystem,
+  type OpenFile,
+  readFully,
+  writeFully,
+  writing,
+} from './file-system.ts';
+import type { BlobEntry, FileEntry, Manifest, ModelShape, TileEntry } from './manifest.ts';
+import { readManifest, tileName, tileOrder, totalTiles } from './read-manifest.ts';
+import { ALIGNMENT, constantsFloats, embeddingRowBytes, roundUp, tileBytes } from './tile-shape.ts';
+
+/** CRC-32C of `bytes` behind bytes whose CRC is `before` (0 where there are none). */
+export type Crc32c = (bytes: Uint8Array, before: number) => number;
+
+/** What the writer cannot know from the bytes it was given. */
+export type ManifestFacts = Pick<Manifest, 'name' | 'stopTokens' | 'beginToken' | 'origin'>;
+
+/** The text of a manifest.json: one line for each tile, so that two packs can be compared by eye. */
+export function manifestText(manifest: Manifest): string {
+  const { tiles, ...rest } = manifest;
+  const top = JSON.stringify(rest);
+  return `${top.slice(0, -1)},"tiles":[\n${tiles.map(tile => JSON.stringify(tile)).join(',\n')}\n]}\n`;
+}
+
+/**
+ * Writes a pack from front to back: embedding rows, tiles in execution order, files, constants (whose place is kept at
+ * the front), then the manifest. Everything lies in a folder beside the target until `finish` renames it, so a pack that
+ * was interrupted never looks whole. One call at a time. Rejects with DISK_WRITE.
+ */
+export class PackWriter {
+  readonly #fileSystem: FileSystem;
+  readonly #target: string;
+  readonly #temporary: string;
+  readonly #crc32c: Crc32c;
+  readonly #shape: ModelShape;
+  readonly #data: OpenFile;
+  readonly #embeddingFormat: 'bf16' | 'int8';
+  readonly #embeddingHash = createHash('sha256');
+  readonly #embeddingOffset: number;
+  #embeddingBytes = 0;
+  #embeddingCrc = 0;
+  readonly #order: Iterator<Pick<TileEntry, 'kind' | 'layer' | 'index'>>;
+  readonly #tiles: TileEntry[] = [];
+  readonly #files: FileEntry[] = [];
+  #constants: BlobEntry | undefined;
+  #closed = false;
+
+  private constructor(options: PackWriterOptions, temporary: string, data: OpenFile) {
+    this.#fileSystem = options.fileSystem;
+    this.#target = options.target;
+    this.#temporary = temporary;
+    this.#crc32c = options.crc32c;
+    this.#shape = options.shape;
+    this.#embeddingFormat = options.embeddingFormat;
+    this.#data = data;
+    this.#embeddingOffset = roundUp(constantsFloats(options.shape) * 4, ALIGNMENT);
+    this.#order = tileOrder(options.shape);
+  }
+
+  /** Rejects with BAD_OPTION where the target exists. What an interrupted writer left there is removed. */
+  static async create(options: PackWriterOptions): Promise<PackWriter> {
+    const { fileSystem, target } = options;
+    await refuseExisting(fileSystem, target);
+    const temporary = `${target}.unfinished`;
+    const data = await writing(temporary, async () => {
+      await fileSystem.rm(temporary, { recursive: true, force: true });
+      await fileSystem.mkdir(temporary, { recursive: true });
+      return fileSystem.open(join(temporary, 'tiles.bin'), 'w+');
+    });
+    return new PackWriter(options, temporary, data);
+  }
+
+  get #dataPath(): string {
+    return join(this.#temporary, 'tiles.bin');
+  }
+
+  /** Appends whole embedding rows; all of them before the first tile. */
+  async addEmbeddingRows(rows: Uint8Array): Promise<void> {
+    await writeFully(this.#data, this.#dataPath, rows, this.#embeddingOffset + this.#embeddingBytes);
+    this.#embeddingHash.update(rows);
+    this.#embeddingCrc = this.#crc32c(rows, this.#embeddingCrc);
+    this.#embeddingBytes += rows.length;
+  }
+
+  /** Appends the next tile in execution order. */
+  async addTile(bytes: Uint8Array): Promise<void> {
+    const next = this.#order.next();
+    if (next.done === true) throw new PotluckError('INTERNAL', 'More tiles than the shape has.');
+    if (this.#embeddingBytes !== this.#wholeEmbedding)
+      throw new PotluckError('INTERNAL', 'A tile before the whole embedding.');
+    if (bytes.length !== tileBytes(this.#shape, next.value.kind))
+      throw new PotluckError('INTERNAL', `${tileName(next.value)} has ${bytes.length} bytes.`);
+    const last = this.#tiles.at(-1);
+    const offset = last
+      ? last.offset + last.bytes
+      : roundUp(this.#embeddingOffset + this.#embeddingBytes, ALIGNMENT);
+    await writeFully(this.#data, this.#dataPath, bytes, offset);
+    this.#tiles.push({ ...next.value, ...this.#blob(bytes, offset) });
+  }
+
+  /** Writes the constants; see constantsFloats. */
+  async setConstants(constants: ArrayBuffer): Promise<void> {
+    const bytes = new Uint8Array(constants);
+    await writeFully(this.#data, this.#dataPath, bytes, 0);
+    this.#constants = this.#blob(bytes, 0);
+  }
+
+  /** Adds a further file to the pack. */
+  async addFile(name: string, bytes: Uint8Array): Promise<void> {
+    await this.#writeFile(name, bytes);
+    this.#files.push({ name, bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') });
+  }
+
+  /** Reads back bytes of the embedding, from byte `offset` of it. */
+  async readEmbedding(offset: number, target: Uint8Array): Promise<void> {
+    await readFully(this.#data, this.#dataPath, target, this.#embeddingOffset + offset);
+  }
+
+  /** Reads back tile `tile` (place in execution order) into `target`. */
+  async readTile(tile: number, target: Uint8Array): Promise<void> {
+    const entry = this.#tiles[tile];
+    if (!entry || target.length !== entry.bytes)
+      throw new PotluckError('INTERNAL', `Tile ${tile} is not written.`);
+    await readFully(this.#data, this.#dataPath, target, entry.offset);
+  }
+
+  /** Writes the manifest, syncs everything and puts the pack in its place. */
+  async finish(facts: ManifestFacts): Promise<Manifest> {
+    const constants = this.#constants;
+    if (!constants || this.#tiles.length !== totalTiles(this.#shape))
+      throw new PotluckError('INTERNAL', 'The pack is not whole.');
+    const manifest: Manifest = {
+      format: 'potluck-pack',
+      version: 1,
+      ...facts,
+      shape: this.#shape,
+      constants,
+      embedding: {
+        offset: this.#embeddingOffset,
+        bytes: this.#embeddingBytes,
+        sha256: this.#embeddingHash.digest('hex'),
+        crc32c: this.#embeddingCrc,
+        format: this.#embeddingFormat,
+        rowBytes: embeddingRowBytes(this.#shape, this.#embeddingFormat),
+      },
+      files: this.#files,
+      tiles: this.#tiles,
+    };
+    const text = new TextEncoder().encode(manifestText(manifest));
+    readManifest(text, join(this.#temporary, 'manifest.json'));
+    await writing(this.#dataPath, () => this.#data.sync());
+    await this.#close();
+    await this.#writeFile('manifest.json', text);
+    await refuseExisting(this.#fileSystem, this.#target);
+    await writing(this.#target, async () => {
+      await this.#fileSystem.mkdir(dirname(this.#target), { recursive: true });
+      await this.#fileSystem.rename(this.#temporary, this.#target);
+    });
+    return manifest;
+  }
+
+  /** Removes what was written. After `finish` it does nothing. */
+  async abort(): Promise<void> {
+    await this.#close();
+    await writing(this.#temporary, () =>
+      this.#fileSystem.rm(this.#temporary, { recursive: true, force: true }),
+    );
+  }
+
+  get #wholeEmbedding(): number {
+    return this.#shape.vocabulary * embeddingRowBytes(this.#shape, this.#embeddingFormat);
+  }
+
+  #blob(bytes: Uint8Array, offset: number): BlobEntry {
+    return {
+      offset,
+      bytes: bytes.length,
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+      crc32c: this.#crc32c(bytes, 0),
+    };
+  }
+
+  async #writeFile(name: string, bytes: Uint8Array): Promise<void> {
+    const path = join(this.#temporary, name);
+    await writing(path, async () => {
+      const file = await this.#fileSystem.open(path, 'wx');
+      try {
+        await writeFully(file, path, bytes, 0);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    });
+  }
+
+  async #close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#data.close();
+  }
+}
+
+export interface PackWriterOptions {
+  readonly fileSystem: FileSystem;
+  readonly target: string;
+  readonly crc32c: Crc32c;
+  readonly shape: ModelShape;
+  readonly embeddingFormat: 'bf16' | 'int8';
+}
+
+async function refuseExisting(fileSystem: FileSystem, target: string): Promise<void> {
+  try {
+    await fileSystem.stat(target);
+  } catch (error) {
+    if (errorNumber(error) === 'ENOENT') return;
+    throw error;
+  }
+  throw new PotluckError('BAD_OPTION', `${target}: is there already. Remove it, or choose another folder.`);
+}

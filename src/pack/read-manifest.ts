@@ -1,0 +1,226 @@
+import { createHash } from 'node:crypto';
+import * as v from 'valibot';
+import { PotluckError } from '../errors/errors.ts';
+import type { BlobEntry, Manifest, ModelShape, TileKind } from './manifest.ts';
+import { ALIGNMENT, constantsFloats, embeddingRowBytes, GROUP, tileBytes, tileCount } from './tile-shape.ts';
+
+/** Most bytes of a manifest.json: about 300,000 tiles. */
+export const MANIFEST_BYTES = 64 * 2 ** 20;
+/** Most bytes of a tokenizer file. */
+export const PACK_FILE_BYTES = 256 * 2 ** 20;
+/** Most bytes of one tile. */
+export const TILE_BYTES = 256 * 2 ** 20;
+/** Names that a pack may have; also a folder name and what API clients call the model. */
+export const PACK_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
+
+const count = (least: number, most: number) =>
+  v.pipe(v.number(), v.integer(), v.minValue(least), v.maxValue(most));
+const positive = (most: number) => v.pipe(v.number(), v.gtValue(0), v.maxValue(most));
+const offset = count(0, Number.MAX_SAFE_INTEGER);
+const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+const crc32c = count(0, 0xffffffff);
+const name = v.pipe(v.string(), v.regex(PACK_NAME));
+const blob = { offset, bytes: offset, sha256, crc32c };
+
+const shapeSchema = v.strictObject({
+  weights: v.picklist(['w4', 'bf16']),
+  width: count(1, 2 ** 16),
+  layers: count(1, 1024),
+  queryHeads: count(1, 1024),
+  kvHeads: count(1, 1024),
+  headDim: count(2, 1024),
+  ffnWidth: count(1, 2 ** 20),
+  vocabulary: count(1, 2 ** 22),
+  context: count(1, 2 ** 24),
+  normEpsilon: positive(1),
+  ropeFrequencies: v.pipe(v.array(positive(1e6)), v.minLength(1), v.maxLength(512)),
+  tiling: v.strictObject({
+    partsPerKvHead: count(1, 1024),
+    ffnColumns: count(1, 2 ** 20),
+    headRows: count(1, 2 ** 22),
+  }),
+});
+
+const tileSchema = v.strictObject({
+  kind: v.picklist(['attention', 'ffn', 'head']),
+  layer: count(0, 1023),
+  index: count(0, 2 ** 22),
+  ...blob,
+});
+
+const manifestSchema = v.strictObject({
+  format: v.literal('potluck-pack'),
+  version: v.literal(1),
+  name,
+  shape: shapeSchema,
+  stopTokens: v.pipe(v.array(count(0, 2 ** 22)), v.maxLength(256)),
+  beginToken: v.nullable(count(0, 2 ** 22)),
+  constants: v.strictObject(blob),
+  embedding: v.strictObject({ ...blob, format: v.picklist(['bf16', 'int8']), rowBytes: count(1, 2 ** 20) }),
+  tiles: v.pipe(v.array(tileSchema), v.maxLength(1_000_000)),
+  files: v.pipe(v.array(v.strictObject({ name, bytes: count(0, PACK_FILE_BYTES), sha256 })), v.maxLength(16)),
+  origin: v.record(v.string(), v.union([v.string(), v.number()])),
+});
+
+const ADVICE = 'Pack the checkpoint again or fetch the pack anew.';
+
+/** PACK_INVALID about `file`. */
+export const invalidPack = (file: string, reason: string, cause?: unknown): PotluckError =>
+  new PotluckError('PACK_INVALID', `${file}: ${reason}. ${ADVICE}`, { cause });
+
+/** The address of a pack: the first 16 hex digits of the SHA-256 of its manifest.json. */
+export const manifestId = (bytes: Uint8Array): string =>
+  createHash('sha256').update(bytes).digest('hex').slice(0, 16);
+
+/**
+ * The manifest in the bytes of a manifest.json; every number of it bounded, and all of it consistent with its shape.
+ * `file` names it in errors. Throws PACK_INVALID or PACK_VERSION. Sizes of files are for the caller to compare.
+ */
+export function readManifest(bytes: Uint8Array, file: string): Manifest {
+  if (bytes.length > MANIFEST_BYTES)
+    throw invalidPack(file, `has ${bytes.length} bytes, more than ${MANIFEST_BYTES}`);
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw invalidPack(file, 'is not whole JSON', error);
+  }
+  checkVersion(parsed, file);
+  const result = v.safeParse(manifestSchema, parsed, { abortEarly: true });
+  if (!result.success) {
+    const issue = result.issues[0];
+    throw invalidPack(file, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);
+  }
+  const manifest: Manifest = result.output;
+  checkShape(manifest.shape, file);
+  checkTokens(manifest, file);
+  checkTiles(manifest, file);
+  checkBlobs(manifest, file);
+  checkFiles(manifest, file);
+  return manifest;
+}
+
+function checkVersion(parsed: unknown, file: string): void {
+  const top = typeof parsed === 'object' && parsed !== null ? (parsed as Record<string, unknown>) : {};
+  if (top.format !== 'potluck-pack') throw invalidPack(file, 'is not the manifest of a Potluck pack');
+  const version = top.version;
+  if (typeof version !== 'number' || version === 1) return;
+  throw new PotluckError(
+    'PACK_VERSION',
+    `${file}: is of pack version ${version}, and this Potluck reads version 1. Update Potluck, or pack the checkpoint again.`,
+  );
+}
+
+/** What the bounds of single numbers cannot say of a shape. Throws PACK_INVALID. */
+export function checkShape(s: ModelShape, file: string): void {
+  const wrong = (reason: string) => invalidPack(file, `shape: ${reason}`);
+  if (s.queryHeads % s.kvHeads !== 0)
+    throw wrong(`${s.queryHeads} query heads are not shared evenly by ${s.kvHeads} KV heads`);
+  if ((s.queryHeads / s.kvHeads) % s.tiling.partsPerKvHead !== 0)
+    throw wrong(
+      `${s.queryHeads / s.kvHeads} query heads of a KV head are not ${s.tiling.partsPerKvHead} even parts`,
+    );
+  if (s.headDim % 2 !== 0) throw wrong(`head dimension ${s.headDim} is odd`);
+  if (s.ropeFrequencies.length !== s.headDim / 2)
+    throw wrong(`${s.ropeFrequencies.length} RoPE frequencies, not ${s.headDim / 2}`);
+  if (s.tiling.ffnColumns % GROUP !== 0)
+    throw wrong(`${s.tiling.ffnColumns} FFN columns a tile are not a multiple of 32`);
+  if (s.tiling.headRows % 16 !== 0)
+    throw wrong(`${s.tiling.headRows} head rows a tile are not a multiple of 16`);
+  for (const kind of ['attention', 'ffn', 'head'] as const)
+    if (tileBytes(s, kind) > TILE_BYTES)
+      throw wrong(`${kind} tiles would have ${tileBytes(s, kind)} bytes, more than ${TILE_BYTES}`);
+}
+
+function checkTokens(manifest: Manifest, file: string): void {
+  const ids =
+    manifest.beginToken === null ? manifest.stopTokens : [...manifest.stopTokens, manifest.beginToken];
+  for (const id of ids)
+    if (id >= manifest.shape.vocabulary)
+      throw invalidPack(file, `token ${id} is not in the vocabulary of ${manifest.shape.vocabulary}`);
+}
+
+/** Kind, layer and index of every tile of a shape, in execution order. */
+export function* tileOrder(s: ModelShape): Generator<{ kind: TileKind; layer: number; index: number }> {
+  for (let layer = 0; layer < s.layers; layer++)
+    for (const kind of ['attention', 'ffn'] as const)
+      for (let index = 0; index < tileCount(s, kind); index++) yield { kind, layer, index };
+  for (let index = 0; index < tileCount(s, 'head'); index++) yield { kind: 'head', layer: 0, index };
+}
+
+/** Number of tiles of a shape. */
+export const totalTiles = (s: ModelShape): number =>
+  s.layers * (tileCount(s, 'attention') + tileCount(s, 'ffn')) + tileCount(s, 'head');
+
+/** A tile's name in messages. */
+export const tileName = (tile: { kind: TileKind; layer: number; index: number }): string =>
+  tile.kind === 'head' ? `head tile ${tile.index}` : `${tile.kind} tile ${tile.index} of layer ${tile.layer}`;
+
+function checkTiles(manifest: Manifest, file: string): void {
+  const { shape, tiles } = manifest;
+  if (tiles.length !== totalTiles(shape))
+    throw invalidPack(file, `has ${tiles.length} tiles, not ${totalTiles(shape)}`);
+  const sizes = {
+    attention: tileBytes(shape, 'attention'),
+    ffn: tileBytes(shape, 'ffn'),
+    head: tileBytes(shape, 'head'),
+  };
+  let i = 0;
+  for (const expected of tileOrder(shape)) {
+    const tile = tiles[i]!;
+    if (tile.kind !== expected.kind || tile.layer !== expected.layer || tile.index !== expected.index)
+      throw invalidPack(file, `tile ${i} is ${tileName(tile)}, not ${tileName(expected)}`);
+    if (tile.bytes !== sizes[tile.kind])
+      throw invalidPack(
+        file,
+        `tile ${i} (${tileName(tile)}) has ${tile.bytes} bytes, not ${sizes[tile.kind]}`,
+      );
+    i++;
+  }
+}
+
+function checkBlobs(manifest: Manifest, file: string): void {
+  const { shape, constants, embedding } = manifest;
+  const constantsBytes = constantsFloats(shape) * 4;
+  if (constants.bytes !== constantsBytes)
+    throw invalidPack(file, `constants have ${constants.bytes} bytes, not ${constantsBytes}`);
+  const rowBytes = embeddingRowBytes(shape, embedding.format);
+  if (embedding.rowBytes !== rowBytes || embedding.bytes !== rowBytes * shape.vocabulary)
+    throw invalidPack(
+      file,
+      `the embedding has ${embedding.bytes} bytes in rows of ${embedding.rowBytes}, not ${shape.vocabulary} rows of ${rowBytes}`,
+    );
+  const places: { what: string; entry: BlobEntry }[] = [
+    { what: 'constants', entry: constants },
+    { what: 'embedding', entry: embedding },
+    ...manifest.tiles.map((entry, i) => ({ what: `tile ${i} (${tileName(entry)})`, entry })),
+  ];
+  places.sort((a, b) => a.entry.offset - b.entry.offset);
+  let end = 0;
+  let before = '';
+  for (const { what, entry } of places) {
+    if (entry.offset % ALIGNMENT !== 0)
+      throw invalidPack(file, `${what}: offset ${entry.offset} is not a multiple of ${ALIGNMENT}`);
+    if (entry.offset < end) throw invalidPack(file, `${what}: overlaps ${before}`);
+    end = entry.offset + entry.bytes;
+    if (!Number.isSafeInteger(end)) throw invalidPack(file, `${what}: ends at byte ${end}`);
+    before = what;
+  }
+}
+
+/** Bytes that tiles.bin must have at least. */
+export function packBytes(manifest: Manifest): number {
+  let end = 0;
+  for (const { offset, bytes } of [manifest.constants, manifest.embedding, ...manifest.tiles])
+    end = Math.max(end, offset + bytes);
+  return end;
+}
+
+function checkFiles(manifest: Manifest, file: string): void {
+  const seen = new Set(['manifest.json', 'tiles.bin']);
+  for (const { name } of manifest.files) {
+    const key = name.toLowerCase();
+    if (seen.has(key)) throw invalidPack(file, `names the file ${name} twice`);
+    seen.add(key);
+  }
+}

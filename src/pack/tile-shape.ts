@@ -1,0 +1,122 @@
+import type { ModelShape, TileKind } from './manifest.ts';
+
+/**
+ * Sizes and places of everything inside tiles.bin, computed from the shape alone. The native code has the same
+ * arithmetic in src/kernels/native/tile_shape.h; a test compares the two.
+ */
+
+/** Bytes that every tile and blob is aligned to. */
+export const ALIGNMENT = 4096;
+/** Rows interleaved in one block of a panel: one vector lane is one row. */
+export const BLOCK_ROWS = 16;
+/** Input channels that share one weight scale and one activation scale. */
+export const GROUP = 32;
+
+export const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
+
+/** One matrix inside a tile: `rows` output rows by `columns` input channels, at `offset` bytes from the tile's start. */
+export interface Panel {
+  readonly offset: number;
+  readonly rows: number;
+  /** Rows stored: a multiple of 16. */
+  readonly paddedRows: number;
+  readonly columns: number;
+  /** Columns stored: a multiple of 32. */
+  readonly paddedColumns: number;
+  readonly bytes: number;
+}
+
+/** Bytes of a panel of `rows` x `columns`. w4: 4.5 bits a weight; bf16: 16. */
+export function panelBytes(weights: ModelShape['weights'], rows: number, columns: number): number {
+  const r = roundUp(rows, BLOCK_ROWS);
+  const c = roundUp(columns, GROUP);
+  return weights === 'w4' ? (r * c) / 2 + r * (c / GROUP) * 2 : r * c * 2;
+}
+
+/** Query heads of one attention tile. */
+export const tileQueryHeads = (s: ModelShape): number => s.queryHeads / s.kvHeads / s.tiling.partsPerKvHead;
+
+/** Tiles of each kind in one half layer (or in the head). */
+export function tileCount(s: ModelShape, kind: TileKind): number {
+  if (kind === 'attention') return s.kvHeads * s.tiling.partsPerKvHead;
+  if (kind === 'ffn') return Math.ceil(s.ffnWidth / s.tiling.ffnColumns);
+  return Math.ceil(s.vocabulary / s.tiling.headRows);
+}
+
+function place(s: ModelShape, sizes: readonly (readonly [rows: number, columns: number])[]): Panel[] {
+  let offset = 0;
+  return sizes.map(([rows, columns]) => {
+    const bytes = panelBytes(s.weights, rows, columns);
+    const panel: Panel = {
+      offset,
+      rows,
+      paddedRows: roundUp(rows, BLOCK_ROWS),
+      columns,
+      paddedColumns: roundUp(columns, GROUP),
+      bytes,
+    };
+    offset = roundUp(offset + bytes, 64);
+    return panel;
+  });
+}
+
+/**
+ * The panels of a tile, in storage order.
+ * attention: Q [tileQueryHeads*headDim, width], K [headDim, width], V [headDim, width], O [width, tileQueryHeads*headDim]
+ * ffn: gate and up interleaved by blocks of 16 rows [2*ffnColumns, width], down [width, ffnColumns]
+ * head: [headRows, width]
+ */
+export function tilePanels(s: ModelShape, kind: TileKind): Panel[] {
+  if (kind === 'attention') {
+    const q = tileQueryHeads(s) * s.headDim;
+    return place(s, [
+      [q, s.width],
+      [s.headDim, s.width],
+      [s.headDim, s.width],
+      [s.width, q],
+    ]);
+  }
+  if (kind === 'ffn') {
+    return place(s, [
+      [2 * s.tiling.ffnColumns, s.width],
+      [s.width, s.tiling.ffnColumns],
+    ]);
+  }
+  return place(s, [[s.tiling.headRows, s.width]]);
+}
+
+/** Bytes of a tile, padded to ALIGNMENT. Every tile of a kind has the same size; what the matrix lacks is zero. */
+export function tileBytes(s: ModelShape, kind: TileKind): number {
+  const last = tilePanels(s, kind).at(-1)!;
+  return roundUp(last.offset + last.bytes, ALIGNMENT);
+}
+
+/** Vocabulary rounded up to whole head tiles: the row length of the logits buffer. */
+export const paddedVocabulary = (s: ModelShape): number => tileCount(s, 'head') * s.tiling.headRows;
+
+/**
+ * Floats in the constants blob: for each layer attention norm [width], FFN norm [width], attention scale [width],
+ * FFN scale [width]; then the final norm [width]. A scale is the power of two that turns a channel of a tile's output
+ * into fixed point.
+ */
+export const constantsFloats = (s: ModelShape): number => (s.layers * 4 + 1) * s.width;
+
+export type Constant = 'attentionNorm' | 'ffnNorm' | 'attentionScale' | 'ffnScale' | 'finalNorm';
+
+/** First float of a constant in the blob; it has `width` floats. */
+export function constantOffset(s: ModelShape, what: Constant, layer = 0): number {
+  if (what === 'finalNorm') return s.layers * 4 * s.width;
+  const order = { attentionNorm: 0, ffnNorm: 1, attentionScale: 2, ffnScale: 3 };
+  return (layer * 4 + order[what]) * s.width;
+}
+
+/** Bytes of one embedding row: bf16 values, or a float32 scale and then one int8 a channel. */
+export const embeddingRowBytes = (s: ModelShape, format: 'bf16' | 'int8'): number =>
+  format === 'bf16' ? s.width * 2 : 4 + s.width;
+
+/** Positions in one KV page. */
+export const PAGE_POSITIONS = 16;
+
+/** Bytes of one KV page on a device that holds `attentionTiles` attention tiles (all layers together). */
+export const kvPageBytes = (s: ModelShape, attentionTiles: number): number =>
+  attentionTiles * 2 * PAGE_POSITIONS * s.headDim * 2;

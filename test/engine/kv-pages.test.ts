@@ -1,0 +1,62 @@
+import { describe, expect, it } from 'vitest';
+import { KvPages, PageTable, pagesFor } from '../../src/engine/kv-pages.ts';
+
+describe('KvPages', () => {
+  it('gives out every page once, low ids first, and those freed last again', () => {
+    const pages = new KvPages(4);
+    expect([pages.take(), pages.take(), pages.take(), pages.take()]).toEqual([0, 1, 2, 3]);
+    expect(pages.free).toBe(0);
+    pages.release(1);
+    pages.release(2);
+    expect(pages.free).toBe(2);
+    expect([pages.take(), pages.take()]).toEqual([2, 1]);
+  });
+
+  it('refuses to give what is not free and to free what is not taken', () => {
+    const pages = new KvPages(1);
+    expect(() => pages.release(0)).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
+    pages.take();
+    expect(() => pages.take()).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
+    pages.release(0);
+    for (const page of [0, 1, -1, 0.5]) {
+      expect(() => pages.release(page)).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
+    }
+    expect(pages.free).toBe(1);
+  });
+});
+
+describe('PageTable', () => {
+  it('grows on demand, by whole pages, all or nothing', () => {
+    const pool = new KvPages(20);
+    const table = new PageTable(pool);
+    expect(table.reserve(16)).toBe(true);
+    expect([...table.pages]).toEqual([0]);
+    expect(table.reserve(17)).toBe(true);
+    expect([...table.pages]).toEqual([0, 1]);
+    expect(table.reserve(3)).toBe(true);
+    expect(table.pages.length).toBe(2);
+    expect(table.reserve(20 * 16 + 1)).toBe(false);
+    expect([table.pages.length, pool.free]).toEqual([2, 18]);
+    expect(table.reserve(20 * 16)).toBe(true);
+    expect([...table.pages]).toEqual(Array.from({ length: 20 }, (_, i) => i));
+  });
+
+  it('leaves views of a pass in flight alone when it grows or is released', () => {
+    const pool = new KvPages(20);
+    const table = new PageTable(pool);
+    table.reserve(40);
+    const view = table.pages;
+    table.reserve(300);
+    table.release();
+    table.reserve(16);
+    expect([...view]).toEqual([0, 1, 2]);
+    expect(pool.free).toBe(19);
+    table.release();
+    table.release();
+    expect(pool.free).toBe(20);
+  });
+
+  it('counts pages of positions', () => {
+    expect([0, 1, 16, 17].map(pagesFor)).toEqual([0, 1, 1, 2]);
+  });
+});
