@@ -1,6 +1,13 @@
 import { PotluckError } from '../errors/errors.ts';
 import { addInto } from './fixed-point.ts';
-import { FRAME_NAMES, FRAME_VERSION, type FrameHeader, type FrameType, HEADER_BYTES, MAGIC } from './frame.ts';
+import {
+  FRAME_NAMES,
+  FRAME_VERSION,
+  type FrameHeader,
+  type FrameType,
+  HEADER_BYTES,
+  MAGIC,
+} from './frame.ts';
 
 /** Where the payload of a frame goes, straight from the chunks that arrive. */
 export type PayloadTarget =
@@ -120,7 +127,9 @@ export class FrameParser {
     if (words[2] !== this.#epoch) throw refused(`is of epoch ${words[2]}, not ${this.#epoch}`);
     const length = words[5]!;
     if (length > limit || length % 4 !== 0)
-      throw refused(`(${FRAME_NAMES[type]}) has a length of ${length} bytes; at most ${limit} and whole words are allowed`);
+      throw refused(
+        `(${FRAME_NAMES[type]}) has a length of ${length} bytes; at most ${limit} and whole words are allowed`,
+      );
     const header = this.#header;
     header.type = type;
     header.epoch = words[2]!;
@@ -192,4 +201,7 @@ export class FrameParser {
 const ALIGN_WORDS = 1024;
 
 const refused = (what: string): PotluckError =>
-  new PotluckError('PROTOCOL', `A frame ${what}; the stream is closed. Run the same version of Potluck on every device.`);
+  new PotluckError(
+    'PROTOCOL',
+    `A frame ${what}; the stream is closed. Run the same version of Potluck on every device.`,
+  );

@@ -74,7 +74,10 @@ export interface DecodedPass {
 export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass {
   const words = new Int32Array(payload.buffer, payload.byteOffset, payload.byteLength >> 2);
   if (words.length < PRELUDE_WORDS) throw invalid('is too short');
-  const [tokens, sequences, rows, width] = words as unknown as [number, number, number, number];
+  const tokens = words[0]!;
+  const sequences = words[1]!;
+  const rows = words[2]!;
+  const width = words[3]!;
   requireRange('tokens', tokens, 1, limits.maxTokens);
   requireRange('sequences', sequences, 1, tokens);
   requireRange('logit rows', rows, 0, Math.min(tokens, limits.maxLogitRows));
@@ -82,7 +85,10 @@ export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass
   const fixedWords = PRELUDE_WORDS + tokens * (2 + width) + sequences + rows;
   if (words.length < fixedWords) throw invalid('is shorter than its counts say');
   let at = PRELUDE_WORDS;
-  const take = (count: number): Int32Array => words.subarray(at, (at += count));
+  const take = (count: number): Int32Array => {
+    at += count;
+    return words.subarray(at - count, at);
+  };
   const positions = take(tokens);
   const sequenceOf = take(tokens);
   const pageCounts = take(sequences);
@@ -101,8 +107,7 @@ export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass
 
 function checkBatch(batch: Batch, limits: PassLimits): void {
   const { positions, sequences, pageTables, logitRows } = batch;
-  for (const pages of pageTables)
-    for (const page of pages) requireRange('page', page, 0, limits.kvPages - 1);
+  for (const pages of pageTables) for (const page of pages) requireRange('page', page, 0, limits.kvPages - 1);
   const last = new Int32Array(pageTables.length).fill(-1);
   for (let t = 0; t < positions.length; t++) {
     const sequence = sequences[t]!;
@@ -125,4 +130,7 @@ function requireRange(what: string, value: number, low: number, high: number): v
 }
 
 const invalid = (what: string): PotluckError =>
-  new PotluckError('PROTOCOL', `A pass from the hub ${what}. Run the same version of Potluck on every device.`);
+  new PotluckError(
+    'PROTOCOL',
+    `A pass from the hub ${what}. Run the same version of Potluck on every device.`,
+  );

@@ -11,6 +11,7 @@ export const ERRORS = {
   UNKNOWN_MODEL: { status: 404, meaning: 'No model of that name is here.' },
   UNKNOWN_ROUTE: { status: 404, meaning: 'There is nothing at that address.' },
   BODY_TOO_LARGE: { status: 413, meaning: 'The request body is over the limit.' },
+  FORBIDDEN: { status: 403, meaning: 'The request comes from a web page or names a host that is not allowed here.' },
   TEMPLATE_FAILED: { status: 400, meaning: 'The chat template of the model refused these messages.' },
   BAD_OPTION: { status: 400, meaning: 'A command line option has a value that is not allowed.' },
   // packs, checkpoints and tiles

@@ -1,8 +1,8 @@
 import { PotluckError } from '../errors/errors.ts';
-import type { Backend, BackendModel, Half, PlacedTile, RunStats } from '../kernels/backend.ts';
+import type { Backend, BackendModel, Half, PlacedTile } from '../kernels/backend.ts';
 import type { ModelShape } from '../pack/manifest.ts';
 import { constantOffset, kvPageBytes, PAGE_POSITIONS, tileBytes, tileCount } from '../pack/tile-shape.ts';
-import { ChannelRanges, fixedPointScales } from './calibrate-ranges.ts';
+import { type ChannelRanges, fixedPointScales, TileOutputs } from './calibrate-ranges.ts';
 
 /** Most tokens of a calibration. */
 export const CALIBRATION_TOKENS = 256;
@@ -21,14 +21,15 @@ export interface CalibrateOptions {
   readonly onLayer?: (layer: number) => void;
 }
 
-/** Steps by which a scale that fits badly is moved. */
-const COARSER = 2 ** -8;
-const FINER = 2 ** 8;
-/** Exponent of the first scale, and how far it may be moved. */
+/** Powers of two by which a scale that fits badly is moved. */
+const STRIDE = 8;
+/** Exponent of the first scale, and the largest. */
 const FIRST_EXPONENT = 12;
 const MOST_EXPONENT = 60;
-/** A first measurement is good when its median channel reaches this many units. */
+/** A measurement with one scale for all channels is good when the median channel reaches this many units. */
 const GOOD_UNITS = 2 ** 8;
+/** Measurements with the scales that were found, each coarser than the one before. */
+const ROUNDS = 4;
 
 /**
  * Finds the fixed-point scale of every channel of every half layer: runs the pack itself over `tokens`, layer by layer,
@@ -107,34 +108,79 @@ async function calibrateHalf(
   half: Half,
   tiles: readonly PlacedTile[],
 ): Promise<void> {
-  const { shape } = options;
-  const scales = new Float32Array(options.constants, constantOffset(shape, half === 'attention' ? 'attentionScale' : 'ffnScale', layer) * 4, shape.width);
-  const measureWith = () => measure(options, model, layer, half, tiles, scales);
-  await findCoarseScale(scales, measureWith, `layer ${layer}, ${half}`);
-  for (let round = 0; round < 4; round++) {
-    const ranges = await measureWith();
-    if (ranges.saturated === 0) {
-      scales.set(fixedPointScales(ranges, tiles.length));
-      break;
-    }
-    for (let j = 0; j < scales.length; j++) scales[j]! *= COARSER;
-  }
-  await model.run([{ op: 'begin', layer, half }, { op: 'tiles', layer, half, tiles }, { op: 'end', layer, half }]);
+  const { shape, constants } = options;
+  const first = constantOffset(shape, half === 'attention' ? 'attentionScale' : 'ffnScale', layer);
+  const scales = new Float32Array(constants, first * 4, shape.width);
+  const measureNow = () => measure(model, options.tokens.length, layer, half, tiles, scales);
+  const coarse = await measureCoarsely(scales, measureNow);
+  const found = coarse && (await measureFinely(scales, coarse, measureNow));
+  if (!found)
+    throw new PotluckError(
+      'CHECKPOINT_INVALID',
+      `Layer ${layer}, ${half}: its outputs are not finite numbers. Download the checkpoint again.`,
+    );
+  scales.set(fixedPointScales(found));
+  await model.run([
+    { op: 'begin', layer, half },
+    { op: 'tiles', layer, half, tiles },
+    { op: 'end', layer, half },
+  ]);
 }
 
-/** Fills `scales` with scales from a measurement with one scale for all channels, moved until it fits. */
-async function findCoarseScale(scales: Float32Array, measureWith: () => Promise<ChannelRanges>, where: string): Promise<void> {
-  let exponent = FIRST_EXPONENT;
-  let tooCoarse = -MOST_EXPONENT;
-  for (;;) {
+/** Measures with one scale for all channels, moved until it neither saturates nor sees too little. */
+async function measureCoarsely(
+  scales: Float32Array,
+  measureNow: () => Promise<ChannelRanges>,
+): Promise<ChannelRanges | undefined> {
+  let fitted: ChannelRanges | undefined;
+  for (
+    let exponent = FIRST_EXPONENT;
+    Math.abs(exponent) <= MOST_EXPONENT;
+    exponent += fitted ? STRIDE : -STRIDE
+  ) {
     scales.fill(2 ** exponent);
-    const ranges = await measureWith();
-    const fits = ranges.saturated === 0;
-    if (fits && (ranges.medianUnits >= GOOD_UNITS || exponent + 8 > tooFine || exponent >= MOST_EXPONENT)) {
-      scales.set(fixedPointScales(ranges, ranges.tiles));
-      return;
-    }
-    exponent += fits ? 8 : -8;
-    if (exponent < -MOST_EXPONENT) throw new PotluckError('CHECKPOINT_INVALID', where);
+    const ranges = await measureNow();
+    if (ranges.saturated > 0 && fitted) return fitted;
+    if (ranges.saturated > 0) continue;
+    fitted = ranges;
+    if (exponent < FIRST_EXPONENT || ranges.medianUnits >= GOOD_UNITS) return fitted;
   }
+  return fitted;
+}
+
+/** Measures once more with the scales that a coarse measurement gives. */
+async function measureFinely(
+  scales: Float32Array,
+  coarse: ChannelRanges,
+  measureNow: () => Promise<ChannelRanges>,
+): Promise<ChannelRanges | undefined> {
+  scales.set(fixedPointScales(coarse));
+  for (let round = 0; round < ROUNDS; round++) {
+    const ranges = await measureNow();
+    if (ranges.saturated === 0) return ranges;
+    for (let j = 0; j < scales.length; j++) scales[j]! *= 2 ** -STRIDE;
+  }
+  return undefined;
+}
+
+/** Runs a half layer tile by tile, without its end. */
+async function measure(
+  model: BackendModel,
+  tokens: number,
+  layer: number,
+  half: Half,
+  tiles: readonly PlacedTile[],
+  scales: Float32Array,
+): Promise<ChannelRanges> {
+  const outputs = new TileOutputs(tokens, scales.length);
+  let saturated = 0;
+  for (const tile of tiles) {
+    const stats = await model.run([
+      { op: 'begin', layer, half },
+      { op: 'tiles', layer, half, tiles: [tile] },
+    ]);
+    saturated += stats.saturated;
+    outputs.add(model.pass.partial);
+  }
+  return outputs.ranges(scales, saturated);
 }

@@ -1,5 +1,5 @@
-import { PotluckError } from '../../src/errors/errors.ts';
 import type { LogitRow, PassRunner, PassSequence } from '../../src/engine/pass-runner.ts';
+import { PotluckError } from '../../src/errors/errors.ts';
 import { PAGE_POSITIONS } from '../../src/pack/tile-shape.ts';
 
 /**
@@ -109,7 +109,8 @@ export class FakeRunner implements PassRunner {
   }
 
   #compute({ pages, start, tokens, logitsAt }: PassSequence): LogitRow[] {
-    const slot = (p: number): number => pages[Math.floor(p / PAGE_POSITIONS)]! * PAGE_POSITIONS + (p % PAGE_POSITIONS);
+    const slot = (p: number): number =>
+      pages[Math.floor(p / PAGE_POSITIONS)]! * PAGE_POSITIONS + (p % PAGE_POSITIONS);
     tokens.forEach((token, i) => {
       this.#slots[slot(start + i)] = token;
     });

@@ -50,10 +50,17 @@ describe('PageTable', () => {
     table.release();
     table.reserve(16);
     expect([...view]).toEqual([0, 1, 2]);
+    const second = table.pages;
+    const before = [...second];
+    table.release();
+    pool.take();
+    table.reserve(16);
+    expect(table.pages[0]).not.toBe(before[0]);
+    expect([...second]).toEqual(before);
+    expect(pool.free).toBe(18);
+    table.release();
+    table.release();
     expect(pool.free).toBe(19);
-    table.release();
-    table.release();
-    expect(pool.free).toBe(20);
   });
 
   it('counts pages of positions', () => {

@@ -22,7 +22,12 @@ function history(prompt: readonly number[], output: readonly number[]): TokenHis
 }
 
 /** Bias and penalties, straight from their definitions. */
-function referenceLogits(row: Float32Array, s: Sampling, prompt: readonly number[], output: readonly number[]): number[] {
+function referenceLogits(
+  row: Float32Array,
+  s: Sampling,
+  prompt: readonly number[],
+  output: readonly number[],
+): number[] {
   return [...row].map((value, id) => {
     let x = value;
     if (s.logitBias.has(id)) x = Math.fround(x + s.logitBias.get(id)!);
@@ -184,7 +189,9 @@ describe('Sampler', () => {
         expect(() => sampler.sample(row, s, null, 0)).toThrow(failure);
       }
     }
-    expect(() => sampler.sample(new Float32Array(4).fill(Number.NEGATIVE_INFINITY), s, null, 0)).toThrow(failure);
+    expect(() => sampler.sample(new Float32Array(4).fill(Number.NEGATIVE_INFINITY), s, null, 0)).toThrow(
+      failure,
+    );
     expect(() => sampler.sample(new Float32Array(0), s, null, 0)).toThrow(failure);
     const masked = Float32Array.from([Number.NEGATIVE_INFINITY, 1, Number.NEGATIVE_INFINITY]);
     expect(sampler.sample(masked, s, null, 0)).toBe(1);

@@ -33,7 +33,7 @@ struct AttentionArgs {
   const int32_t* pages;  // [ceil(positions / 16)] page numbers
   int positions;         // keys to look at: 0 .. positions - 1
   float* scores;         // scratch [min(heads, 4), positions rounded up to 16]
-  float* out;            // [heads, head_dim]; up to 15 floats behind it may be overwritten
+  float* out;            // [heads, head_dim], nothing behind it is touched
 };
 
 struct Kernels {

@@ -1,0 +1,82 @@
+import { availableParallelism, homedir, hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { DaemonOptions } from '../daemon/options.ts';
+import { PotluckError } from '../errors/errors.ts';
+import type { HostAndPort } from './option-values.ts';
+
+export const DEFAULT_API_PORT = 11500;
+
+/** Options of `potluck up` as they were given. */
+export interface UpFlags {
+  readonly port: number;
+  readonly host: string;
+  readonly linkPort?: number;
+  readonly data?: string;
+  readonly model?: string;
+  readonly memory?: number | 'auto';
+  readonly threads?: number;
+  readonly share?: number;
+  readonly name?: string;
+  readonly cluster: string;
+  readonly peer: readonly HostAndPort[];
+  readonly discovery: boolean;
+  readonly advertise?: HostAndPort;
+  readonly maxTokens?: number;
+  readonly backend: DaemonOptions['backend'];
+  readonly kernel?: string;
+  readonly disk?: number;
+}
+
+/** What the defaults depend on. */
+export interface Surroundings {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly builtInModel: string;
+  /** Whether nothing listens at a port of this machine yet. */
+  isFree(port: number): Promise<boolean>;
+}
+
+/** Fills in the defaults. Throws BAD_OPTION where options contradict each other. */
+export async function daemonOptions(flags: UpFlags, surroundings: Surroundings): Promise<DaemonOptions> {
+  if (flags.port !== 0 && flags.port === flags.linkPort) {
+    throw new PotluckError('BAD_OPTION', `--port and --link-port are both ${flags.port}: give two different ports`);
+  }
+  return {
+    apiHost: flags.host,
+    apiPort: flags.port,
+    linkPort: flags.linkPort ?? (await defaultLinkPort(flags.port, surroundings)),
+    dataFolder: dataFolder(flags, surroundings),
+    model: flags.model === undefined ? surroundings.builtInModel : flags.model === 'none' ? 'none' : resolve(flags.model),
+    memory: flags.memory ?? null,
+    threads: flags.threads ?? availableParallelism(),
+    share: flags.share ?? null,
+    name: flags.name ?? defaultName(flags.port),
+    cluster: flags.cluster,
+    peers: flags.peer,
+    discovery: flags.discovery,
+    advertiseHost: flags.advertise?.host ?? null,
+    advertisePort: flags.advertise?.port ?? null,
+    maxTokens: flags.maxTokens ?? null,
+    backend: flags.backend,
+    kernel: flags.kernel ?? null,
+    diskBytes: flags.disk ?? null,
+  };
+}
+
+/** The port after the API's, so that a firewall needs one rule for both; any free one where that is taken. */
+async function defaultLinkPort(apiPort: number, { isFree }: Surroundings): Promise<number> {
+  const next = apiPort + 1;
+  return apiPort > 0 && next <= 65535 && (await isFree(next)) ? next : 0;
+}
+
+/** One folder for each API port: several daemons of a machine keep apart, and each finds its own again. */
+function dataFolder(flags: UpFlags, { env }: Surroundings): string {
+  if (flags.data !== undefined) return resolve(flags.data);
+  if (flags.port === 0) throw new PotluckError('BAD_OPTION', '--port 0 (any free port) needs --data FOLDER');
+  const home = env.POTLUCK_HOME === undefined || env.POTLUCK_HOME === '' ? join(homedir(), '.potluck') : env.POTLUCK_HOME;
+  return resolve(home, `device-${flags.port}`);
+}
+
+const defaultName = (port: number): string => {
+  const host = hostname().split('.')[0] ?? 'device';
+  return port === DEFAULT_API_PORT ? host : `${host}-${port}`;
+};

@@ -1,0 +1,64 @@
+import type { DaemonStatus, DeviceStatus } from '../daemon/status.ts';
+import { formatBytes, formatMicroseconds, textTable } from './text-table.ts';
+
+/** What `potluck status` prints. */
+export function statusText(status: DaemonStatus): string {
+  const { model, hub, device } = status;
+  const lines = [
+    `Potluck ${status.version}, cluster ${status.cluster}: ${stateText(status)}`,
+    `Model    ${model === null ? 'none yet' : `${model.name} (${model.weights})`}`,
+    `API      ${status.api.url}`,
+    `Hub      ${hub === null ? 'none' : hub.id === device.id ? `${hub.name} (this device)` : hub.name}`,
+    '',
+    ...textTable([DEVICE_HEADER, ...status.devices.map(each => deviceRow(each, each.id === device.id))]),
+    ...workLines(status),
+    ...status.notes.map(note => `Note: ${note}`),
+  ];
+  return lines.join('\n');
+}
+
+function stateText(status: DaemonStatus): string {
+  if (status.state === 'serving') return `serving (plan ${status.epoch})`;
+  if (status.state === 'waiting') return 'waiting for a model or for more devices';
+  const progress = status.devices.flatMap(each => (each.progress === null ? [] : [each.progress]));
+  const bytes = progress.reduce((sum, each) => sum + each.bytes, 0);
+  const total = progress.reduce((sum, each) => sum + each.total, 0);
+  return total === 0 ? 'preparing' : `preparing: ${formatBytes(bytes)} of ${formatBytes(total)} on their way`;
+}
+
+const DEVICE_HEADER = ['device', 'role', 'kernel', 'threads', 'tiles', 'weights', 'streamed', 'memory', 'link'];
+
+function deviceRow(device: DeviceStatus, own: boolean): string[] {
+  const { memory, window, link } = device;
+  const resident = memory === null ? '-' : formatBytes(memory.residentBytes);
+  const streams = window !== null && window.pinnedBytes < device.tileBytes;
+  return [
+    own ? `${device.name} *` : device.name,
+    device.role,
+    device.exact ? device.kernel : `${device.kernel} (not exact)`,
+    String(device.threads),
+    String(device.tiles),
+    formatBytes(device.tileBytes),
+    streams ? `${formatBytes(device.tileBytes - window.pinnedBytes)} a pass` : 'nothing',
+    memory?.budgetBytes == null ? resident : `${resident} of ${formatBytes(memory.budgetBytes)}`,
+    link === null ? '-' : formatMicroseconds(link.roundTripMicroseconds),
+  ];
+}
+
+function workLines({ engine, allreduce, saturated }: DaemonStatus): string[] {
+  const lines: string[] = [];
+  if (engine !== null) {
+    lines.push(
+      `Requests: ${engine.active} active, ${engine.waiting} waiting, ${engine.tokensPerSecond.toFixed(1)} tokens/s; so far ` +
+        `${engine.promptTokens} prompt tokens, ${engine.generatedTokens} generated, ${engine.passes} passes`,
+    );
+  }
+  if (allreduce !== null && allreduce.count > 0) {
+    lines.push(
+      `Allreduce: median ${formatMicroseconds(allreduce.p50Microseconds)}, 99 % within ` +
+        `${formatMicroseconds(allreduce.p99Microseconds)}, ${formatBytes(allreduce.bytesPerToken)} a token`,
+    );
+  }
+  if (saturated > 0) lines.push(`Saturated: ${saturated} tile outputs did not fit their range`);
+  return lines.length === 0 ? [] : ['', ...lines];
+}

@@ -1,0 +1,220 @@
+import { open as openFile } from 'node:fs/promises';
+import { createStarHub, type StarHub } from '../allreduce/star-hub.ts';
+import { createStarSpoke, type StarSpoke } from '../allreduce/star-spoke.ts';
+import { type Plan, tilesOf } from '../cluster/plan.ts';
+import type { DiskAddon } from '../disk-io/disk-addon.ts';
+import { createFileTileSource } from '../disk-io/file-tile-source.ts';
+import { createNativeTileSource } from '../disk-io/native-tile-source.ts';
+import type { TileSource } from '../disk-io/tile-source.ts';
+import { DevicePass } from '../engine/device-pass.ts';
+import { attentionTileCount, type DeviceTiles, deviceTiles, headColumns, passLimits } from '../engine/device-tiles.ts';
+import type { PlanRunner } from '../engine/plan-runner.ts';
+import { runLayers } from '../engine/run-layers.ts';
+import { PotluckError } from '../errors/errors.ts';
+import type { Backend } from '../kernels/backend.ts';
+import { Embedding } from '../model/embedding.ts';
+import { readFully } from '../pack/file-system.ts';
+import { paddedVocabulary } from '../pack/tile-shape.ts';
+import { choosePinned } from '../window-scheduler/choose-pinned.ts';
+import { Window } from '../window-scheduler/window.ts';
+import { accountMemory, type MemoryAccount, processMemory } from './memory-account.ts';
+import type { LocalModel, ModelStore } from './model-store.ts';
+import { dialTensorLink, type TensorArrivals } from './tensor-links.ts';
+
+const LINK_MILLISECONDS = 30_000;
+const EMBEDDING_CACHE_BYTES = 1 << 20;
+const READ_THREADS = 2;
+const TIMERS = {
+  now: () => performance.now(),
+  setTimeout: (call: () => void, milliseconds: number) => setTimeout(call, milliseconds),
+  clearTimeout: (timer: unknown) => clearTimeout(timer as NodeJS.Timeout),
+};
+const microseconds = (): number => performance.now() * 1000;
+
+export interface PlanHostOptions {
+  readonly deviceId: string;
+  readonly backend: Backend;
+  readonly disk: DiskAddon | null;
+  readonly store: ModelStore;
+  readonly runner: PlanRunner;
+  readonly arrivals: TensorArrivals;
+  /** Bytes of the whole process, and of tiles alone; null: no limit. */
+  readonly memory: number | null;
+  readonly windowBytes: number | null;
+}
+
+/** What is open while a plan is active on this device. */
+interface OpenPlan {
+  readonly plan: Plan;
+  readonly model: LocalModel;
+  readonly tiles: DeviceTiles;
+  readonly device: DevicePass;
+  readonly account: MemoryAccount;
+  readonly source: TileSource;
+  readonly star: StarHub | StarSpoke | null;
+  close(): Promise<void>;
+}
+
+/** Loads this device's part of a plan, connects it to the others, and takes it down again. One plan at a time. */
+export class PlanHost {
+  readonly #options: PlanHostOptions;
+  #open: OpenPlan | null = null;
+
+  constructor(options: PlanHostOptions) {
+    this.#options = options;
+  }
+
+  get current(): OpenPlan | null {
+    return this.#open;
+  }
+
+  /** Opens this device's part of `plan`; resolves to its KV pages. On the hub passes may run once `serve` is called. */
+  async activate(plan: Plan, index: number): Promise<{ kvPages: number }> {
+    await this.deactivate('a new plan begins');
+    const model = this.#options.store.find(plan.modelId);
+    if (!model) throw new PotluckError('UNKNOWN_MODEL', `Model ${plan.modelId} is not on this device.`);
+    const resources: (() => Promise<void> | void)[] = [];
+    const close = async () => {
+      for (const free of resources.splice(0).reverse()) await free();
+    };
+    try {
+      const tiles = deviceTiles(model.manifest, tilesOf(plan, index));
+      const part = await this.#openDevice(model, tiles, resources);
+      const star = index === 0 ? await this.#openHub(plan, part.device) : await this.#openSpoke(plan, part.device);
+      if (star) resources.push(() => star.close());
+      this.#open = { plan, model, tiles, ...part, star, close };
+      return { kvPages: part.device.kvPages };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  }
+
+  /** Hub only: lets passes run on the plan that was activated; `kvPages` is what every device has. */
+  async serve(kvPages: number): Promise<void> {
+    const open = this.#open;
+    if (!open) throw new PotluckError('NOT_READY', 'No plan is open on this device.');
+    const embedding = await openEmbedding(open.model);
+    this.#options.runner.begin({
+      epoch: open.plan.epoch,
+      device: open.device,
+      star: open.star as StarHub | null,
+      kvPages,
+      embed: embedding,
+    });
+  }
+
+  /** Ends the plan; resolves when nothing of it is left in memory. */
+  async deactivate(reason: string): Promise<void> {
+    const open = this.#open;
+    this.#open = null;
+    await this.#options.runner.suspend(new PotluckError('NOT_READY', `The plan ended: ${reason}.`));
+    await open?.close();
+  }
+
+  async #openDevice(model: LocalModel, tiles: DeviceTiles, resources: (() => Promise<void> | void)[]) {
+    const { backend, memory, windowBytes } = this.#options;
+    const { manifest } = model;
+    const order = tiles.order.map(tile => ({ tile, bytes: manifest.tiles[tile]!.bytes }));
+    const { account, kvPages } = accountMemory({
+      budget: memory,
+      windowBytes,
+      shape: manifest.shape,
+      attentionTiles: attentionTileCount(tiles),
+      tileBytes: order.reduce((sum, { bytes }) => sum + bytes, 0),
+      residentBytes: processMemory().residentBytes,
+    });
+    const pinning = choosePinned(order, account.weights);
+    const keep = (bytes: number) => {
+      const buffer = backend.allocate(Math.max(4096, bytes));
+      resources.push(() => backend.release(buffer));
+      return buffer;
+    };
+    const constants = keep(model.constants.byteLength);
+    new Uint8Array(constants).set(new Uint8Array(model.constants));
+    const weights = keep(account.weights);
+    const source = this.#source(model);
+    resources.push(() => source.close());
+    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: microseconds });
+    const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, kvPages });
+    resources.push(() => device.close());
+    await window.start();
+    return { device, account, source };
+  }
+
+  #source(model: LocalModel): TileSource {
+    const { disk } = this.#options;
+    const locate = (tile: number) => model.locate(tile);
+    return disk
+      ? createNativeTileSource(disk, { threads: READ_THREADS, locate })
+      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
+  }
+
+  async #openHub(plan: Plan, device: DevicePass): Promise<StarHub | null> {
+    const others = plan.devices.slice(1);
+    if (others.length === 0) return null;
+    const streams = await this.#options.arrivals.collect(
+      plan.epoch,
+      others.map(d => d.id),
+      LINK_MILLISECONDS,
+    );
+    const { manifest } = this.#options.store.find(plan.modelId)!;
+    return createStarHub({
+      epoch: plan.epoch,
+      ...passLimitsOf(device),
+      timers: TIMERS,
+      spokes: others.map((d, i) => ({
+        id: d.id,
+        stream: streams[i]!,
+        logitColumns: headColumns(manifest, deviceTiles(manifest, tilesOf(plan, i + 1)).head),
+      })),
+    });
+  }
+
+  async #openSpoke(plan: Plan, device: DevicePass): Promise<StarSpoke> {
+    const hub = plan.devices[0]!;
+    const stream = await dialTensorLink(hub, plan.epoch, this.#options.deviceId, LINK_MILLISECONDS);
+    const { manifest } = this.#options.store.find(plan.modelId)!;
+    const spoke = createStarSpoke({
+      epoch: plan.epoch,
+      hub: hub.id,
+      stream,
+      ...passLimitsOf(device),
+      logitColumns: headColumns(manifest, device.tiles.head),
+      timers: TIMERS,
+    });
+    spoke.onPass(async ({ batch, residual }, allreduce) => {
+      device.model.pass.residual.set(residual);
+      device.model.setBatch(batch);
+      await runLayers(device, allreduce, batch.positions.length, batch.logitRows.length > 0);
+      return { logits: device.model.pass.logits, rowLength: paddedVocabulary(device.shape) };
+    });
+    return spoke;
+  }
+}
+
+const passLimitsOf = (device: DevicePass) => ({
+  ...passLimits(device.shape),
+  width: device.shape.width,
+  context: device.shape.context,
+  kvPages: device.kvPages,
+});
+
+async function openEmbedding(model: LocalModel) {
+  const path = model.packPath;
+  if (path === null)
+    throw new PotluckError('UNKNOWN_MODEL', 'Only a device that has the whole pack can be the hub.');
+  const embedding = new Embedding({
+    manifest: model.manifest,
+    cacheBytes: EMBEDDING_CACHE_BYTES,
+    readAt: async (offset, target) => {
+      const file = await openFile(path, 'r');
+      try {
+        await readFully(file, path, target, offset);
+      } finally {
+        await file.close();
+      }
+    },
+  });
+  return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);
+}

@@ -1,0 +1,121 @@
+import { type IncomingMessage, request } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { PotluckError } from '../errors/errors.ts';
+
+/**
+ * The raw streams between hub and spokes: an HTTP upgrade on the link port, then frames (docs/wire-format.md). The
+ * spoke connects when it has loaded its part of a plan; the hub waits for all of them.
+ */
+
+export const TENSOR_PATH = '/potluck/tensor';
+const PROTOCOL = 'potluck-tensor/1';
+/** Streams that came before the hub asked for them. */
+const MOST_WAITING = 64;
+
+interface Waiting {
+  readonly epoch: number;
+  readonly deviceId: string;
+  readonly stream: Duplex;
+}
+
+/** Streams of spokes on their way into a plan. */
+export class TensorArrivals {
+  #arrived: Waiting[] = [];
+  #wanted: { epoch: number; check: () => void } | null = null;
+
+  /** Takes an upgrade request of TENSOR_PATH; a wrong one is refused and closed. */
+  accept(message: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const epoch = Number(message.headers['x-potluck-epoch']);
+    const deviceId = String(message.headers['x-potluck-device'] ?? '');
+    const fits = message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
+    if (!fits || this.#arrived.length >= MOST_WAITING) {
+      socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+      return;
+    }
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`);
+    if (head.length > 0) socket.unshift(head);
+    tune(socket);
+    const entry: Waiting = { epoch, deviceId, stream: socket };
+    socket.on('error', () => this.#drop(entry));
+    socket.on('close', () => this.#drop(entry));
+    this.#arrived.push(entry);
+    this.#wanted?.check();
+  }
+
+  /** The streams of `deviceIds` for `epoch`, in that order. Rejects with DEVICE_LOST naming who did not come. */
+  collect(epoch: number, deviceIds: readonly string[], milliseconds: number): Promise<Duplex[]> {
+    for (const old of this.#arrived.filter(a => a.epoch < epoch)) old.stream.destroy();
+    this.#arrived = this.#arrived.filter(a => a.epoch >= epoch);
+    return new Promise((resolve, reject) => {
+      const find = (id: string) => this.#arrived.find(a => a.epoch === epoch && a.deviceId === id);
+      const check = () => {
+        const found = deviceIds.map(find);
+        if (!found.every(entry => entry !== undefined)) return;
+        clearTimeout(timer);
+        this.#wanted = null;
+        this.#arrived = this.#arrived.filter(a => !found.includes(a));
+        resolve(found.map(entry => entry.stream));
+      };
+      const timer = setTimeout(() => {
+        this.#wanted = null;
+        const missing = deviceIds.filter(id => !find(id)).join(', ');
+        reject(new PotluckError('DEVICE_LOST', `No tensor link from ${missing} within ${milliseconds} ms.`));
+      }, milliseconds);
+      this.#wanted = { epoch, check };
+      check();
+    });
+  }
+
+  close(): void {
+    for (const { stream } of this.#arrived) stream.destroy();
+    this.#arrived = [];
+  }
+
+  #drop(entry: Waiting): void {
+    this.#arrived = this.#arrived.filter(a => a !== entry);
+  }
+}
+
+/** Connects to the hub's tensor stream. Rejects with DEVICE_LOST. */
+export function dialTensorLink(
+  hub: { host: string; linkPort: number },
+  epoch: number,
+  deviceId: string,
+  milliseconds: number,
+): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const where = `${hub.host}:${hub.linkPort}`;
+    const lost = (reason: string) => reject(new PotluckError('DEVICE_LOST', `Tensor link to the hub at ${where}: ${reason}`));
+    const call = request({
+      host: hub.host,
+      port: hub.linkPort,
+      path: TENSOR_PATH,
+      timeout: milliseconds,
+      agent: false,
+      headers: {
+        Connection: 'Upgrade',
+        Upgrade: PROTOCOL,
+        'X-Potluck-Epoch': String(epoch),
+        'X-Potluck-Device': deviceId,
+      },
+    });
+    call.on('upgrade', (_response, socket, head) => {
+      socket.setTimeout(0);
+      if (head.length > 0) socket.unshift(head);
+      tune(socket);
+      resolve(socket);
+    });
+    call.on('response', response => {
+      response.destroy();
+      lost(`refused (${response.statusCode})`);
+    });
+    call.on('timeout', () => call.destroy(new Error('no answer')));
+    call.on('error', error => lost(error.message));
+    call.end();
+  });
+}
+
+function tune(socket: Duplex): void {
+  if ('setNoDelay' in socket) (socket as Socket).setNoDelay(true);
+}

@@ -1,0 +1,119 @@
+import type { DiskAddon } from '../disk-io/disk-addon.ts';
+
+/** The native addon, whole. Every call checks its arguments and throws RangeError (code KERNEL_FAILED). */
+export interface Addon extends DiskAddon, KernelTests {
+  /** Zeroed memory outside the V8 heap, 4096-byte aligned. */
+  allocate(bytes: number): ArrayBuffer;
+  /** Detaches and unmaps memory of `allocate`. Throws while an open model or a read uses it. */
+  release(memory: ArrayBuffer): void;
+  kernels(): KernelList;
+  /** `kernel` is '' for the fastest. Throws an Error of code KERNEL_UNKNOWN. */
+  createPool(threads: number, kernel: string): NativePool;
+  /** Ends the threads. Throws while a job runs. */
+  closePool(pool: NativePool): void;
+  /**
+   * numbers: see `shapeNumbers` in native-backend.ts. constants: constantsFloats float32, copied. weights: memory of
+   * `allocate`, in use until closeModel. The three buffers are memory of `allocate` too, in use until closeModel.
+   */
+  createModel(
+    pool: NativePool,
+    numbers: Float64Array,
+    ropeFrequencies: Float64Array,
+    constants: ArrayBuffer,
+    weights: ArrayBuffer,
+  ): {
+    model: NativeModel;
+    /** [maxTokens, width] float32 */
+    residual: ArrayBuffer;
+    /** [maxTokens, width] int32 */
+    partial: ArrayBuffer;
+    /** [maxLogitRows, paddedVocabulary] float32 */
+    logits: ArrayBuffer;
+  };
+  closeModel(model: NativeModel): void;
+  /** Page table i is pages[pageTableStarts[i] .. pageTableStarts[i + 1]]. */
+  setBatch(
+    model: NativeModel,
+    positions: Int32Array,
+    sequences: Int32Array,
+    pages: Int32Array,
+    pageTableStarts: Int32Array,
+    logitRows: Int32Array,
+  ): void;
+  /** program: words of `encodeProgram`. */
+  run(model: NativeModel, program: Float64Array): Promise<{ computeMicroseconds: number; saturated: number }>;
+  /** The native idea of src/pack/tile-shape.ts, for the test that compares them. */
+  tileShape(numbers: Float64Array): Float64Array;
+}
+
+export interface KernelList {
+  /** Fastest first; always ends with 'reference'. */
+  readonly available: readonly string[];
+  readonly unavailable: readonly { readonly name: string; readonly reason: string }[];
+  /** What createPool takes for ''. */
+  readonly selected: string;
+}
+
+/** Opaque: threads and the kernels that they run. */
+export interface NativePool {
+  readonly kernel: string;
+}
+
+/** Opaque. */
+export interface NativeModel {
+  readonly model?: never;
+}
+
+/** Single operations of a named kernel, for tests only. Shapes are in comments of native/test_calls.cc. */
+export interface KernelTests {
+  /** x is quantized by the reference, so that only the matrix product differs. */
+  testW4(
+    kernel: string,
+    panel: Uint8Array,
+    blocks: number,
+    columns: number,
+    x: Float32Array,
+    tokens: number,
+    out: Float32Array,
+  ): void;
+  testBf16(
+    kernel: string,
+    panel: Uint8Array,
+    blocks: number,
+    columns: number,
+    x: Float32Array,
+    tokens: number,
+    out: Float32Array,
+  ): void;
+  testQuantize(kernel: string, x: Float32Array, q: Int8Array, scale: Float32Array, bias: Int32Array): void;
+  testRmsnorm(kernel: string, x: Float32Array, weight: Float32Array, epsilon: number, y: Float32Array): void;
+  testRope(
+    kernel: string,
+    x: Float32Array,
+    position: number,
+    frequencies: Float32Array,
+    scale: number,
+  ): void;
+  testExp(kernel: string, x: Float32Array, y: Float32Array): void;
+  testSilu(kernel: string, gate: Float32Array, up: Float32Array, h: Float32Array): void;
+  /** Returns how many were saturated. */
+  testFixed(
+    kernel: string,
+    v: Float32Array,
+    scale: Float32Array,
+    limit: number,
+    partial: Int32Array,
+  ): number;
+  testResidual(kernel: string, residual: Float32Array, partial: Int32Array, inverse: Float32Array): void;
+  testHalf(kernel: string, x: Float32Array, y: Uint16Array): void;
+  testAttention(
+    kernel: string,
+    q: Float32Array,
+    heads: number,
+    headDim: number,
+    kv: Uint16Array,
+    pages: Int32Array,
+    positions: number,
+    out: Float32Array,
+  ): void;
+}

@@ -1,0 +1,135 @@
+import { PotluckError } from '../errors/errors.ts';
+import type { ModelShape } from '../pack/manifest.ts';
+import type { Addon, NativeModel, NativePool } from './addon.ts';
+import type { Backend, BackendModel, Batch, ModelMemory, PassBuffers, RunStats, Step } from './backend.ts';
+import { encodeProgram } from './program.ts';
+
+/**
+ * The backend of the native addon: exact, the same bits on every processor and in every plan.
+ * `kernel` forces one by name (POTLUCK_KERNEL); throws KERNEL_UNKNOWN where this processor has it not, and
+ * KERNEL_FAILED where the threads cannot be started.
+ */
+export function createNativeBackend(addon: Addon, options: { threads: number; kernel?: string }): Backend {
+  const pool = native(() => addon.createPool(options.threads, options.kernel ?? ''));
+  let closed = false;
+  return {
+    name: pool.kernel,
+    exact: true,
+    threads: options.threads,
+    allocate: bytes => native(() => addon.allocate(bytes)),
+    release: memory => native(() => addon.release(memory)),
+    openModel: memory => new NativeBackendModel(addon, pool, memory),
+    close() {
+      if (closed) return;
+      native(() => addon.closePool(pool));
+      closed = true;
+    },
+  };
+}
+
+/** The numbers of a model in the order of src/kernels/native/shape_args.h. */
+export function shapeNumbers(
+  s: ModelShape,
+  limits: Pick<ModelMemory, 'attentionTiles' | 'kvPages' | 'maxTokens' | 'maxLogitRows'>,
+): Float64Array {
+  return Float64Array.of(
+    s.weights === 'w4' ? 0 : 1,
+    s.width,
+    s.layers,
+    s.queryHeads,
+    s.kvHeads,
+    s.headDim,
+    s.ffnWidth,
+    s.vocabulary,
+    s.context,
+    s.normEpsilon,
+    s.tiling.partsPerKvHead,
+    s.tiling.ffnColumns,
+    s.tiling.headRows,
+    limits.attentionTiles,
+    limits.kvPages,
+    limits.maxTokens,
+    limits.maxLogitRows,
+  );
+}
+
+class NativeBackendModel implements BackendModel {
+  readonly pass: PassBuffers;
+  readonly #addon: Addon;
+  readonly #model: NativeModel;
+  /** Callers keep their step arrays from pass to pass. */
+  readonly #programs = new WeakMap<readonly Step[], Float64Array>();
+  #closed = false;
+
+  constructor(addon: Addon, pool: NativePool, memory: ModelMemory) {
+    this.#addon = addon;
+    const { shape, maxTokens, maxLogitRows } = memory;
+    const opened = native(() =>
+      addon.createModel(
+        pool,
+        shapeNumbers(shape, memory),
+        Float64Array.from(shape.ropeFrequencies),
+        memory.constants,
+        memory.weights,
+      ),
+    );
+    this.#model = opened.model;
+    this.pass = {
+      maxTokens,
+      maxLogitRows,
+      residual: new Float32Array(opened.residual),
+      partial: new Int32Array(opened.partial),
+      logits: new Float32Array(opened.logits),
+    };
+  }
+
+  setBatch(batch: Batch): void {
+    const starts = new Int32Array(batch.pageTables.length + 1);
+    batch.pageTables.forEach((table, i) => {
+      starts[i + 1] = starts[i]! + table.length;
+    });
+    const pages = new Int32Array(starts.at(-1)!);
+    batch.pageTables.forEach((table, i) => {
+      pages.set(table, starts[i]);
+    });
+    this.#addon.setBatch(this.#model, batch.positions, batch.sequences, pages, starts, batch.logitRows);
+  }
+
+  async run(steps: readonly Step[]): Promise<RunStats> {
+    let program = this.#programs.get(steps);
+    if (!program) {
+      program = encodeProgram(steps);
+      this.#programs.set(steps, program);
+    }
+    try {
+      return await this.#addon.run(this.#model, program);
+    } catch (error) {
+      throw asKernelError(error);
+    }
+  }
+
+  /** The three pass buffers are detached. */
+  close(): void {
+    if (this.#closed) return;
+    native(() => this.#addon.closeModel(this.#model));
+    this.#closed = true;
+    const { residual, partial, logits } = this.pass;
+    for (const view of [residual, partial, logits]) this.#addon.release(view.buffer as ArrayBuffer);
+  }
+}
+
+function native<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw asKernelError(error);
+  }
+}
+
+/** An exception of the addon as a PotluckError of its code. */
+function asKernelError(error: unknown): PotluckError {
+  const message = error instanceof Error ? error.message : String(error);
+  const unknown = error instanceof Error && 'code' in error && error.code === 'KERNEL_UNKNOWN';
+  if (!unknown) return new PotluckError('KERNEL_FAILED', `The native addon refused a call: ${message}.`, { cause: error });
+  return new PotluckError('KERNEL_UNKNOWN', `POTLUCK_KERNEL: ${message}.`, { cause: error });
+}

@@ -1,0 +1,366 @@
+// The calls that make up a backend: pools, models, batches and runs.
+#include "engine_calls.h"
+
+#include <chrono>
+#include <cmath>
+#include <new>
+#include <system_error>
+
+#include "dispatch.h"
+#include "executor.h"
+#include "memory.h"
+#include "program.h"
+#include "shape_args.h"
+#include "wrapped.h"
+
+namespace potluck {
+namespace {
+
+constexpr napi_type_tag kPoolTag = {0x6c756b706f6f6c31, 0x9d4b1c0e7a55e201};
+constexpr napi_type_tag kModelTag = {0x6c756b6d6f64656c, 0x3f0c27b15ad8e402};
+constexpr int kMostThreads = 256;
+
+using Clock = std::chrono::steady_clock;
+
+// A pool as JavaScript holds it, with the way back to the JavaScript thread.
+struct PoolHandle {
+  std::shared_ptr<Engine> engine;
+  napi_env env = nullptr;
+  napi_threadsafe_function report = nullptr;
+
+  // Ends the threads; on the JavaScript thread.
+  void close();
+  ~PoolHandle() { close(); }
+};
+
+void close_at_exit(void* data) { static_cast<PoolHandle*>(data)->close(); }
+
+void PoolHandle::close() {
+  if (report == nullptr) return;
+  engine->pool.close();
+  napi_remove_env_cleanup_hook(env, close_at_exit, this);
+  napi_release_threadsafe_function(report, napi_tsfn_release);
+  report = nullptr;
+}
+
+struct ModelHandle {
+  std::shared_ptr<Model> model;
+  std::shared_ptr<PoolHandle> pool;
+};
+
+// One run on its way: lives from submit to its report on the JavaScript thread.
+struct Run final : Job {
+  Run(std::shared_ptr<ModelHandle> h, Program program) : Job(h->model, std::move(program)), handle(std::move(h)) {}
+
+  void done() override {
+    microseconds = std::chrono::duration<double, std::micro>(Clock::now() - started).count();
+    napi_call_threadsafe_function(report, this, napi_tsfn_nonblocking);
+  }
+
+  std::shared_ptr<ModelHandle> handle;
+  napi_threadsafe_function report = nullptr;
+  napi_deferred deferred = nullptr;
+  Clock::time_point started;
+  double microseconds = 0;
+};
+
+// On the JavaScript thread, after a run; env is null when it is going away.
+void report_run(napi_env env, napi_value, void*, void* data) {
+  std::unique_ptr<Run> run(static_cast<Run*>(data));
+  run->model().running = false;
+  run->model().batch.rotated = true;
+  if (env == nullptr) return;
+  napi_unref_threadsafe_function(env, run->report);
+  napi_value result, number;
+  napi_create_object(env, &result);
+  napi_create_double(env, run->microseconds, &number);
+  napi_set_named_property(env, result, "computeMicroseconds", number);
+  napi_create_double(env, double(run->saturated()), &number);
+  napi_set_named_property(env, result, "saturated", number);
+  napi_resolve_deferred(env, run->deferred, result);
+}
+
+bool arguments(napi_env env, napi_callback_info info, size_t count, napi_value* out) {
+  return napi_get_cb_info(env, info, &count, out, nullptr, nullptr) == napi_ok;
+}
+
+napi_value create_pool(napi_env env, napi_callback_info info) {
+  napi_value argument[2], name, object;
+  int64_t threads;
+  std::string kernel;
+  if (!arguments(env, info, 2, argument) || !read_integer(env, argument[0], "threads", 1, kMostThreads, &threads) ||
+      !read_string(env, argument[1], "kernel", 64, &kernel))
+    return nullptr;
+  const Kernels* kernels = select_kernels(env, kernel);
+  if (kernels == nullptr) return nullptr;
+  auto handle = std::make_shared<PoolHandle>();
+  try {
+    handle->engine = std::make_shared<Engine>(int(threads), kernels);
+  } catch (const std::system_error&) {
+    throw_range(env, "threads", "the system refuses that many");
+    return nullptr;
+  }
+  handle->env = env;
+  napi_create_string_utf8(env, "potluck run", NAPI_AUTO_LENGTH, &name);
+  if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, report_run,
+                                      &handle->report) != napi_ok) {
+    throw_range(env, "createPool", "no thread-safe function");
+    return nullptr;
+  }
+  napi_unref_threadsafe_function(env, handle->report);
+  napi_add_env_cleanup_hook(env, close_at_exit, handle.get());
+  if (!wrap_object(env, handle, &kPoolTag, &object)) return nullptr;
+  napi_create_string_utf8(env, kernels->name, NAPI_AUTO_LENGTH, &name);
+  napi_set_named_property(env, object, "kernel", name);
+  return object;
+}
+
+napi_value close_pool(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  std::shared_ptr<PoolHandle> pool;
+  if (!arguments(env, info, 1, &argument) || !unwrap_object(env, argument, "pool", &kPoolTag, &pool)) return nullptr;
+  if (pool->engine->pool.busy()) {
+    throw_range(env, "pool", "runs a job");
+    return nullptr;
+  }
+  pool->close();
+  return nullptr;
+}
+
+// Copies the constants, and checks that every scale is a power of two whose inverse is finite.
+bool read_constants(napi_env env, napi_value value, Model* model) {
+  uint8_t* data;
+  size_t bytes;
+  const ModelShape& s = model->shape;
+  const size_t floats = size_t(s.constants_floats());
+  if (!read_buffer(env, value, "constants", floats * 4, &data, &bytes)) return false;
+  const float* from = reinterpret_cast<const float*>(data);
+  model->constants.assign(from, from + floats);
+  model->inverses.resize(size_t(s.layers * 2 * s.width));
+  for (int64_t layer = 0; layer < s.layers; layer++)
+    for (int half = 0; half < 2; half++)
+      for (int64_t i = 0; i < s.width; i++) {
+        const float scale = model->scale(layer, half)[i];
+        int exponent;
+        if (!(scale >= 0x1p-120f && scale <= 0x1p120f) || std::frexp(scale, &exponent) != 0.5f) {
+          throw_range(env, "constants", "a fixed-point scale is not a power of two from 2^-120 to 2^120");
+          return false;
+        }
+        model->inverses[size_t((layer * 2 + half) * s.width + i)] = 1.0f / scale;
+      }
+  return true;
+}
+
+bool read_frequencies(napi_env env, napi_value value, Model* model) {
+  void* data;
+  size_t count;
+  if (!read_typed(env, value, "ropeFrequencies", napi_float64_array, 8, &data, &count)) return false;
+  if (int64_t(count) * 2 != model->shape.head_dim) {
+    throw_range(env, "ropeFrequencies", "has not headDim / 2 numbers");
+    return false;
+  }
+  for (size_t i = 0; i < count; i++) {
+    const double frequency = static_cast<double*>(data)[i];
+    // The cosine's argument stays under 2^20 quarter turns, where its reduction is exact.
+    if (!(std::fabs(frequency) * double(model->shape.context) < 0x1p20)) {
+      throw_range(env, "ropeFrequencies", "times context is over 2^20 radians, or not a number");
+      return false;
+    }
+    model->frequencies.push_back(float(frequency));
+  }
+  return true;
+}
+
+// The largest float that is not above (2^31 - 1) / tiles.
+float fixed_limit(int64_t tiles) {
+  const double exact = 2147483647.0 / double(tiles);
+  const float near = float(exact);
+  return double(near) > exact ? std::nextafter(near, 0.0f) : near;
+}
+
+bool hold(Model* model, const void* at) {
+  if (!hold_memory(at)) return false;
+  model->held.push_back(at);
+  return true;
+}
+
+bool pass_buffer(napi_env env, napi_value result, const char* name, int64_t floats, Model* model, void** data) {
+  napi_value buffer;
+  if (!create_region(env, size_t(floats) * 4, &buffer, data)) return false;
+  return hold(model, *data) && napi_set_named_property(env, result, name, buffer) == napi_ok;
+}
+
+// createModel(pool, numbers, ropeFrequencies, constants, weights)
+//   -> {model, residual, partial, logits}, the last three ArrayBuffers
+napi_value create_model(napi_env env, napi_callback_info info) {
+  napi_value argument[5];
+  auto handle = std::make_shared<ModelHandle>();
+  auto model = std::make_shared<Model>();
+  uint8_t* weights;
+  if (!arguments(env, info, 5, argument) || !unwrap_object(env, argument[0], "pool", &kPoolTag, &handle->pool) ||
+      !read_shape(env, argument[1], &model->shape, &model->limits) ||
+      !read_frequencies(env, argument[2], model.get()) || !read_constants(env, argument[3], model.get()) ||
+      !read_buffer(env, argument[4], "weights", 1, &weights, &model->weights_bytes))
+    return nullptr;
+  const ModelShape& s = model->shape;
+  model->weights = weights;
+  if (!hold(model.get(), weights)) {
+    throw_range(env, "weights", "does not come from allocate()");
+    return nullptr;
+  }
+  model->engine = handle->pool->engine;
+  model->attention_panels = tile_panels(s, TileKind::attention);
+  model->ffn_panels = tile_panels(s, TileKind::ffn);
+  model->head_panels = tile_panels(s, TileKind::head);
+  model->limit[0] = fixed_limit(s.tile_count(TileKind::attention));
+  model->limit[1] = fixed_limit(s.tile_count(TileKind::ffn));
+  const std::string problem = model->reserve();
+  if (!problem.empty()) {
+    throw_range(env, "createModel", problem.c_str());
+    return nullptr;
+  }
+  napi_value result, object;
+  void *residual, *partial, *logits;
+  napi_create_object(env, &result);
+  const int64_t channels = model->limits.max_tokens * s.width;
+  if (!pass_buffer(env, result, "residual", channels, model.get(), &residual) ||
+      !pass_buffer(env, result, "partial", channels, model.get(), &partial) ||
+      !pass_buffer(env, result, "logits", model->limits.max_logit_rows * s.padded_vocabulary(), model.get(), &logits))
+    return nullptr;
+  model->residual = static_cast<float*>(residual);
+  model->partial = static_cast<int32_t*>(partial);
+  model->logits = static_cast<float*>(logits);
+  handle->model = std::move(model);
+  if (!wrap_object(env, handle, &kModelTag, &object)) return nullptr;
+  napi_set_named_property(env, result, "model", object);
+  return result;
+}
+
+// An open model that does not run.
+bool read_idle_model(napi_env env, napi_value value, std::shared_ptr<ModelHandle>* out) {
+  if (!unwrap_object(env, value, "model", &kModelTag, out)) return false;
+  if ((*out)->model->closed) {
+    throw_range(env, "model", "is closed");
+    return false;
+  }
+  if ((*out)->model->running) {
+    throw_range(env, "model", "runs a job");
+    return false;
+  }
+  return true;
+}
+
+napi_value close_model(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  std::shared_ptr<ModelHandle> handle;
+  if (!arguments(env, info, 1, &argument) || !read_idle_model(env, argument, &handle)) return nullptr;
+  handle->model->close();
+  return nullptr;
+}
+
+bool read_int32s(napi_env env, napi_value value, const char* name, size_t most, std::vector<int32_t>* out) {
+  void* data;
+  size_t count;
+  if (!read_typed(env, value, name, napi_int32_array, 4, &data, &count)) return false;
+  if (count > most) {
+    throw_range(env, name, "is too long");
+    return false;
+  }
+  out->assign(static_cast<int32_t*>(data), static_cast<int32_t*>(data) + count);
+  return true;
+}
+
+const char* page_table_problem(const Batch& b, const Model& m) {
+  if (b.page_table_starts.empty() || b.page_table_starts.front() != 0 ||
+      b.page_table_starts.back() != int32_t(b.pages.size()))
+    return "page table starts do not span the pages";
+  for (size_t i = 1; i < b.page_table_starts.size(); i++)
+    if (b.page_table_starts[i] < b.page_table_starts[i - 1]) return "page table starts fall";
+  for (int32_t page : b.pages)
+    if (page < 0 || page >= m.limits.kv_pages) return "a page is not from 0 to kvPages - 1";
+  return nullptr;
+}
+
+// Null, or what is wrong with a batch.
+const char* batch_problem(const Batch& b, const Model& m) {
+  if (b.sequences.size() != b.positions.size()) return "positions and sequences differ in length";
+  if (const char* problem = page_table_problem(b, m)) return problem;
+  const size_t tables = b.page_table_starts.size() - 1;
+  std::vector<int32_t> last(tables, -1);
+  for (size_t t = 0; t < b.positions.size(); t++) {
+    const int32_t sequence = b.sequences[t], position = b.positions[t];
+    if (sequence < 0 || size_t(sequence) >= tables) return "a sequence has no page table";
+    if (position < 0 || position >= m.shape.context) return "a position is not from 0 to context - 1";
+    const size_t s = size_t(sequence);
+    if (position / kPagePositions >= b.page_table_starts[s + 1] - b.page_table_starts[s])
+      return "a position is behind the pages of its sequence";
+    if (position <= last[s]) return "positions of a sequence do not rise";
+    last[s] = position;
+  }
+  int32_t before = -1;
+  for (int32_t row : b.logit_rows) {
+    if (row <= before || size_t(row) >= b.positions.size()) return "logit rows are not rising tokens of the batch";
+    before = row;
+  }
+  return nullptr;
+}
+
+// setBatch(model, positions, sequences, pages, pageTableStarts, logitRows), all Int32Array. Page table i is
+// pages[pageTableStarts[i] .. pageTableStarts[i + 1]).
+napi_value set_batch(napi_env env, napi_callback_info info) {
+  napi_value argument[6];
+  std::shared_ptr<ModelHandle> handle;
+  if (!arguments(env, info, 6, argument) || !read_idle_model(env, argument[0], &handle)) return nullptr;
+  Model& m = *handle->model;
+  const size_t tokens = size_t(m.limits.max_tokens);
+  Batch batch;
+  if (!read_int32s(env, argument[1], "positions", tokens, &batch.positions) ||
+      !read_int32s(env, argument[2], "sequences", tokens, &batch.sequences) ||
+      !read_int32s(env, argument[3], "pages", size_t(1) << 26, &batch.pages) ||
+      !read_int32s(env, argument[4], "pageTableStarts", size_t(1) << 20, &batch.page_table_starts) ||
+      !read_int32s(env, argument[5], "logitRows", size_t(m.limits.max_logit_rows), &batch.logit_rows))
+    return nullptr;
+  if (const char* problem = batch_problem(batch, m)) {
+    throw_range(env, "batch", problem);
+    return nullptr;
+  }
+  m.batch = std::move(batch);
+  return nullptr;
+}
+
+// run(model, words): Promise<{computeMicroseconds, saturated}>; see program.h for the words.
+napi_value run(napi_env env, napi_callback_info info) {
+  napi_value argument[2], promise;
+  std::shared_ptr<ModelHandle> handle;
+  void* words;
+  size_t count;
+  Program program;
+  if (!arguments(env, info, 2, argument) || !read_idle_model(env, argument[0], &handle) ||
+      !read_typed(env, argument[1], "program", napi_float64_array, 8, &words, &count) ||
+      !read_program(env, *handle->model, static_cast<double*>(words), count, &program))
+    return nullptr;
+  PoolHandle& pool = *handle->pool;
+  if (pool.report == nullptr || pool.engine->pool.busy()) {
+    throw_range(env, "pool", pool.report == nullptr ? "is closed" : "runs another job");
+    return nullptr;
+  }
+  auto job = std::make_unique<Run>(handle, std::move(program));
+  job->report = pool.report;
+  if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) return nullptr;
+  napi_ref_threadsafe_function(env, pool.report);
+  handle->model->running = true;
+  job->started = Clock::now();
+  pool.engine->pool.submit(job.release());
+  return promise;
+}
+
+}  // namespace
+
+bool register_engine(napi_env env, napi_value exports) {
+  return set_function(env, exports, "createPool", create_pool) && set_function(env, exports, "closePool", close_pool) &&
+         set_function(env, exports, "createModel", create_model) &&
+         set_function(env, exports, "closeModel", close_model) && set_function(env, exports, "setBatch", set_batch) &&
+         set_function(env, exports, "run", run) && set_function(env, exports, "tileShape", tile_shape_call);
+}
+
+}  // namespace potluck

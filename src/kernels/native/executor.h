@@ -1,0 +1,48 @@
+// Runs the steps of a pass on the threads of a pool. Every item of work writes memory that no other item of its phase
+// touches, and what tiles add are integers, so results do not depend on how items fall on threads.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model.h"
+
+namespace potluck {
+
+enum class Op { begin = 0, tiles = 1, end = 2, head_begin = 3, head_tiles = 4 };
+
+struct PlacedTile {
+  const uint8_t* at;
+  int64_t slot;
+};
+
+struct Step {
+  Op op;
+  int64_t layer;
+  int half;  // 0 attention, 1 ffn
+  size_t first_tile, tile_count;
+};
+
+struct Program {
+  std::vector<Step> steps;
+  std::vector<PlacedTile> tiles;
+};
+
+// One run. The owner validated the program against the model.
+class Job : public Task {
+ public:
+  Job(std::shared_ptr<Model> model, Program program) : model_(std::move(model)), program_(std::move(program)) {}
+
+  void work(Pool& pool, int thread) override;
+  const Model& model() const { return *model_; }
+  Model& model() { return *model_; }
+  int64_t saturated() const;
+
+ private:
+  friend class ThreadRun;
+  std::shared_ptr<Model> model_;
+  Program program_;
+};
+
+}  // namespace potluck

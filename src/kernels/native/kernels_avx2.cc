@@ -1,0 +1,177 @@
+// AVX2 with FMA and F16C: two registers are 16 float lanes. The products of one w4 group fit 16-bit sums.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+namespace potluck {
+namespace {
+
+struct Lanes {
+  struct F {
+    __m256 a, b;
+  };
+  struct I {
+    __m256i a, b;
+  };
+  using M = F;  // lanes of all ones or all zeros
+  static constexpr int kRegisters = 8;
+
+  static __m256i mask(int n, int from) {
+    const __m256i lanes = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(from));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes);
+  }
+  static M first(int n) { return {_mm256_castsi256_ps(mask(n, 0)), _mm256_castsi256_ps(mask(n, 8))}; }
+  static F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static F load_n(const float* p, int n) {
+    if (n == 16) return load(p);
+    return {_mm256_maskload_ps(p, mask(n, 0)), _mm256_maskload_ps(p + 8, mask(n, 8))};
+  }
+  static void store(float* p, F v) {
+    _mm256_storeu_ps(p, v.a);
+    _mm256_storeu_ps(p + 8, v.b);
+  }
+  static void store_n(float* p, F v, int n) {
+    if (n == 16) return store(p, v);
+    _mm256_maskstore_ps(p, mask(n, 0), v.a);
+    _mm256_maskstore_ps(p + 8, mask(n, 8), v.b);
+  }
+  static F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+  static F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+  static F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+  static F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+  static F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+  static F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+  static F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+  static F rint(F x) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.a, kNearest), _mm256_round_ps(x.b, kNearest)};
+  }
+  static F load_half(const void* p) {
+    const __m128i* from = static_cast<const __m128i*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from + 1))};
+  }
+  static void store_half_n(uint16_t* p, F v, int n) {
+    uint16_t all[16];
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(all), _mm256_cvtps_ph(v.a, kNearest));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(all + 8), _mm256_cvtps_ph(v.b, kNearest));
+    __builtin_memcpy(p, all, size_t(n) * 2);
+  }
+  static F load_bf16(const void* p) {
+    const __m128i* from = static_cast<const __m128i*>(p);
+    const __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(from));
+    const __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128(from + 1));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+  }
+  static M lt(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)}; }
+  static M le(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ)}; }
+  static M both(M x, M y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
+  static F select(M m, F yes, F no) { return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)}; }
+  static int count(M m) {
+    return __builtin_popcount(unsigned(_mm256_movemask_ps(m.a))) + __builtin_popcount(unsigned(_mm256_movemask_ps(m.b)));
+  }
+  static I bits(F x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
+  static F floats(I x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+  static I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+  static F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+  static I load_int_n(const int32_t* p, int n) { return bits(load_n(reinterpret_cast<const float*>(p), n)); }
+  static void store_int_n(int32_t* p, I v, int n) { store_n(reinterpret_cast<float*>(p), floats(v), n); }
+  static I add_int(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+  static I and_int(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+  static I max_int(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
+  static I shift_left_23(I x) { return {_mm256_slli_epi32(x.a, 23), _mm256_slli_epi32(x.b, 23)}; }
+  static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static int32_t reduce_max_int(I x) {
+    const __m256i eight = _mm256_max_epi32(x.a, x.b);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+  }
+  static int32_t reduce_add_int(I x) {
+    const __m256i eight = _mm256_add_epi32(x.a, x.b);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+  }
+  static void store_int8(int8_t* p, I x) {
+    const __m128i a = _mm_packs_epi32(_mm256_castsi256_si128(x.a), _mm256_extracti128_si256(x.a, 1));
+    const __m128i b = _mm_packs_epi32(_mm256_castsi256_si128(x.b), _mm256_extracti128_si256(x.b, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(a, b));
+  }
+};
+
+}  // namespace
+}  // namespace potluck
+
+#include "simd_kernels.h"
+
+namespace potluck {
+namespace {
+
+inline __m256i broadcast4(const uint8_t* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return _mm256_set1_epi32(word);
+}
+
+// One row block times T tokens, 8 rows at a time. A 16-bit lane takes 16 products of at most 15 * 127: 30480.
+template <int T>
+inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out,
+                     size_t out_stride) {
+  const uint8_t* weight_scales = panel + groups * 256;
+  const uint8_t* q = x.base + token * x.stride;
+  const size_t scales_at = x.columns, biases_at = x.columns + groups * 4;
+  const __m256i low_nibbles = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  __m256 acc[2][T];
+  for (int half = 0; half < 2; half++)
+    for (int t = 0; t < T; t++) acc[half][t] = _mm256_setzero_ps();
+  for (size_t g = 0; g < groups; g++)
+    for (int half = 0; half < 2; half++) {
+      __m256i low[4], high[4];
+      for (int c = 0; c < 4; c++) {
+        const uint8_t* at = panel + g * 256 + size_t(c) * 64 + size_t(half) * 32;
+        const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+        low[c] = _mm256_and_si256(w, low_nibbles);
+        high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_nibbles);
+      }
+      const __m128i* scale_at = reinterpret_cast<const __m128i*>(weight_scales + g * 32 + size_t(half) * 16);
+      const __m256 ws = _mm256_cvtph_ps(_mm_loadu_si128(scale_at));
+      for (int t = 0; t < T; t++) {
+        const uint8_t* row = q + size_t(t) * x.stride;
+        __m256i sum = _mm256_setzero_si256();
+        for (int c = 0; c < 4; c++) {
+          const uint8_t* at = row + g * 32 + size_t(c) * 8;
+          const __m256i a = _mm256_maddubs_epi16(low[c], broadcast4(at));
+          sum = _mm256_add_epi16(sum, _mm256_add_epi16(a, _mm256_maddubs_epi16(high[c], broadcast4(at + 4))));
+        }
+        const __m256i wide = _mm256_add_epi32(_mm256_madd_epi16(sum, ones), broadcast4(row + biases_at + g * 4));
+        float scale;
+        __builtin_memcpy(&scale, row + scales_at + g * 4, 4);
+        acc[half][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(wide), _mm256_mul_ps(ws, _mm256_set1_ps(scale)), acc[half][t]);
+      }
+    }
+  for (int half = 0; half < 2; half++)
+    for (int t = 0; t < T; t++) _mm256_storeu_ps(out + (token + size_t(t)) * out_stride + half * 8, acc[half][t]);
+}
+
+void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
+  const size_t groups = x->columns / 32;
+  for (int b = 0; b < blocks; b++, panel += groups * 288, out += 16) {
+    int t = 0;
+    for (; t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {
+    "avx2",   w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
+    exp_many, silu_mul,  add_fixed,   add_residual, to_half, attention,
+};
+
+}  // namespace potluck
+#endif

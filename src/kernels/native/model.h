@@ -1,0 +1,128 @@
+// One open model: its shape, constants, scratch memory, keys and values, and the batch of the current pass.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+#include "tile_shape.h"
+
+namespace potluck {
+
+// A pool of threads and the kernels that they run.
+struct Engine {
+  Engine(int threads, const Kernels* k) : kernels(k), pool(threads) {}
+  const Kernels* kernels;
+  Pool pool;
+};
+
+// Row blocks of one matmul call, at most.
+constexpr int kMostBlocks = 8;
+
+// What one thread works in.
+struct ThreadScratch {
+  float* block;   // [kTokenChunk, kMostBlocks * 16] outputs of one matmul call
+  float* row;     // [width padded to 32] a normed row
+  float* hidden;  // [32] one group of FFN activations
+  float* scores;  // [4, context rounded to 16]
+  int64_t saturated;
+};
+
+// Activations of a panel's input: quantized rows for w4, floats for bf16.
+struct Rows {
+  QuantizedRows quantized{};
+  float* floats = nullptr;  // [rows, stride]
+  size_t stride = 0;
+};
+
+struct Batch {
+  std::vector<int32_t> positions;          // [tokens]
+  std::vector<int32_t> sequences;          // [tokens]
+  std::vector<int32_t> pages;              // page tables, one after another
+  std::vector<int32_t> page_table_starts;  // [sequences + 1] into pages
+  std::vector<int32_t> logit_rows;         // [logit rows]
+  bool rotated = false;                    // the rope table is of these positions
+
+  int64_t tokens() const { return int64_t(positions.size()); }
+  const int32_t* pages_of(int64_t token) const {
+    return pages.data() + page_table_starts[size_t(sequences[size_t(token)])];
+  }
+};
+
+struct ModelLimits {
+  int64_t attention_tiles, kv_pages, max_tokens, max_logit_rows;
+};
+
+class Model {
+ public:
+  ModelShape shape;
+  ModelLimits limits;
+  std::shared_ptr<Engine> engine;
+
+  // [layers][attention norm, ffn norm, 1 / attention scale, 1 / ffn scale] are read through constant().
+  std::vector<float> constants;  // as in the pack, constants_floats() of them
+  std::vector<float> inverses;   // [layers, 2, width] 1 / scale
+  std::vector<float> frequencies;
+  float limit[2];  // largest fixed-point magnitude of one tile's output, by half
+
+  const uint8_t* weights = nullptr;
+  size_t weights_bytes = 0;
+
+  float* residual = nullptr;   // [max_tokens, width]
+  int32_t* partial = nullptr;  // [max_tokens, width]
+  float* logits = nullptr;     // [max_logit_rows, padded vocabulary]
+
+  TilePanels attention_panels, ffn_panels, head_panels;
+
+  // Scratch, all in one mapping.
+  Rows input;          // [max_tokens] of width: a half layer's input
+  Rows head_input;     // [max_logit_rows] of width
+  Rows attention_out;  // [tiles * max_tokens] of tile_query_width
+  Rows hidden;         // [tiles * max_tokens] of ffn_columns
+  float* q = nullptr;  // [tiles, max_tokens, q_stride]
+  float* k = nullptr;  // [tiles, max_tokens, kv_stride]
+  float* v = nullptr;
+  size_t q_stride = 0, kv_stride = 0;
+  float* attention_floats = nullptr;  // [tiles * max_tokens, attention_stride] before quantizing
+  size_t attention_stride = 0;
+  float* cosines = nullptr;  // [max_tokens, head_dim / 2]
+  float* sines = nullptr;
+  std::vector<ThreadScratch> threads;
+
+  uint8_t* kv = nullptr;  // [kv_pages, kv_page_bytes]
+  size_t page_bytes = 0;
+
+  Batch batch;
+  bool running = false;  // JS thread only
+  bool closed = false;
+
+  ~Model() { close(); }
+  // Maps scratch and keys and values; an error text, or empty.
+  std::string reserve();
+  // Unmaps, and drops the regions held. The model does not run then.
+  void close();
+
+  const float* norm(int64_t layer, int half) const {
+    return constants.data() + size_t((layer * 4 + half) * shape.width);
+  }
+  const float* scale(int64_t layer, int half) const {
+    return constants.data() + size_t((layer * 4 + 2 + half) * shape.width);
+  }
+  const float* inverse(int64_t layer, int half) const {
+    return inverses.data() + size_t((layer * 2 + half) * shape.width);
+  }
+  const float* final_norm() const { return constants.data() + size_t(shape.layers * 4 * shape.width); }
+
+  std::vector<const void*> held;  // regions of hold_memory
+
+ private:
+  void place(uint8_t* base, size_t* bytes);
+  uint8_t* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+  size_t kv_bytes_ = 0;
+};
+
+}  // namespace potluck

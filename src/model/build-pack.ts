@@ -1,0 +1,254 @@
+import { join } from 'node:path';
+import { PotluckError } from '../errors/errors.ts';
+import type { Backend } from '../kernels/backend.ts';
+import type { FileSystem } from '../pack/file-system.ts';
+import type { Manifest, ModelShape, Tiling, WeightFormat } from '../pack/manifest.ts';
+import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
+import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
+import { constantOffset, constantsFloats, embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
+import {
+  type Architecture,
+  findArchitecture,
+  type LayerMatrix,
+  layerTensor,
+  type ModelConfig,
+} from './architecture.ts';
+import { CALIBRATION_TOKENS, calibrate } from './calibrate.ts';
+import { Checkpoint } from './checkpoint.ts';
+import { specialTokens } from './checkpoint-tokens.ts';
+import { cutAttentionTile, cutFfnTile, cutHeadTile, type ReadRows } from './cut-tiles.ts';
+import { chooseTiling } from './cut-tiling.ts';
+import { Embedding } from './embedding.ts';
+import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
+
+/** Files of the tokenizer; those that a checkpoint has go into the pack as they are. */
+const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'] as const;
+/** Bytes of embedding rows that are read at a time, about. */
+const EMBEDDING_CHUNK = 8 * 2 ** 20;
+
+export interface BuildProgress {
+  readonly stage: 'cut' | 'calibrate';
+  /** Tiles (cut) or layers (calibrate) done, of `total`. */
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface BuildPackOptions {
+  /** Folder of a checkpoint in the Hugging Face layout. */
+  readonly checkpoint: string;
+  /** Folder of the pack; must not exist yet. */
+  readonly target: string;
+  readonly name: string;
+  readonly weights: WeightFormat;
+  /** Where it is not given, chosen from the shape. */
+  readonly tiling?: Partial<Tiling>;
+  readonly fileSystem: FileSystem;
+  readonly crc32c: Crc32c;
+  /** Runs the calibration. */
+  readonly backend: Backend;
+  /** Tokens of a text for the calibration, at most CALIBRATION_TOKENS are used; else drawn from a fixed seed. */
+  readonly calibrationTokens?: readonly number[];
+  /** For people: where the weights come from. Goes into the manifest. */
+  readonly origin?: Readonly<Record<string, string | number>>;
+  readonly onProgress?: (progress: BuildProgress) => void;
+}
+
+/** What all steps of a build need. */
+interface Build {
+  readonly options: BuildPackOptions;
+  readonly checkpoint: Checkpoint;
+  readonly architecture: Architecture;
+  readonly config: ModelConfig;
+  readonly shape: ModelShape;
+  readonly writer: PackWriter;
+}
+
+/**
+ * Makes a pack of a checkpoint, tile by tile: in memory are one tile, one matrix as it is stored, and for the
+ * calibration the tiles of one layer. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, UNSUPPORTED_MODEL, BAD_OPTION,
+ * DISK_READ, DISK_WRITE or KERNEL_FAILED; then nothing is left at the target.
+ */
+export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
+  if (!PACK_NAME.test(options.name))
+    throw new PotluckError(
+      'BAD_OPTION',
+      `The name ${JSON.stringify(options.name)} is not 1 to 100 letters, digits, dots, dashes or underscores.`,
+    );
+  const checkpoint = await Checkpoint.open(options.fileSystem, options.checkpoint);
+  try {
+    const configPath = join(options.checkpoint, 'config.json');
+    const architecture = findArchitecture(checkpoint.config, configPath);
+    const config = architecture.readConfig(checkpoint.config, configPath);
+    const shape: ModelShape = {
+      ...config.shape,
+      weights: options.weights,
+      tiling: chooseTiling(config.shape, options.tiling),
+    };
+    checkShape(shape, configPath);
+    checkTensors(checkpoint, architecture, config);
+    const writer = await PackWriter.create({
+      fileSystem: options.fileSystem,
+      target: options.target,
+      crc32c: options.crc32c,
+      shape,
+      embeddingFormat: options.weights === 'w4' ? 'int8' : 'bf16',
+    });
+    try {
+      return await writePack({ options, checkpoint, architecture, config, shape, writer });
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** Compares the shape of every tensor before anything is written. */
+function checkTensors(checkpoint: Checkpoint, a: Architecture, { shape: s, tiedHead }: ModelConfig): void {
+  checkpoint.expect(a.embedding, [s.vocabulary, s.width]);
+  if (!tiedHead) checkpoint.expect(a.head, [s.vocabulary, s.width]);
+  checkpoint.expect(a.finalNorm, [s.width]);
+  const shapes: Record<keyof Architecture['layer'], number[]> = {
+    attentionNorm: [s.width],
+    query: [s.queryHeads * s.headDim, s.width],
+    key: [s.kvHeads * s.headDim, s.width],
+    value: [s.kvHeads * s.headDim, s.width],
+    output: [s.width, s.queryHeads * s.headDim],
+    ffnNorm: [s.width],
+    gate: [s.ffnWidth, s.width],
+    up: [s.ffnWidth, s.width],
+    down: [s.width, s.ffnWidth],
+  };
+  for (let layer = 0; layer < s.layers; layer++)
+    for (const what of Object.keys(shapes) as (keyof typeof shapes)[])
+      checkpoint.expect(layerTensor(a, what, layer), shapes[what]);
+}
+
+async function writePack(build: Build): Promise<Manifest> {
+  const { options, checkpoint, config, shape, writer } = build;
+  await writeEmbedding(build);
+  await writeTiles(build);
+  for (const name of TOKENIZER_FILES) {
+    const bytes = await checkpoint.readFile(name, PACK_FILE_BYTES);
+    if (bytes) await writer.addFile(name, bytes);
+  }
+  const files = {
+    tokenizer: await checkpoint.readJson('tokenizer.json', PACK_FILE_BYTES),
+    tokenizerConfig: await checkpoint.readJson('tokenizer_config.json', PACK_FILE_BYTES),
+    generationConfig: await checkpoint.readJson('generation_config.json', PACK_FILE_BYTES),
+  };
+  const special = specialTokens(files, config, shape.vocabulary);
+  const constants = await readNorms(build);
+  const tokens = calibrationTokens(options.calibrationTokens, special.beginToken, shape);
+  await calibratePack(build, constants, tokens);
+  await writer.setConstants(constants);
+  const origin = {
+    architecture: build.architecture.className,
+    calibrationTokens: tokens.length,
+    ...options.origin,
+  };
+  return writer.finish({ name: options.name, ...special, origin });
+}
+
+async function writeEmbedding({ options, checkpoint, architecture, shape, writer }: Build): Promise<void> {
+  const rowBytes = embeddingRowBytes(shape, options.weights === 'w4' ? 'int8' : 'bf16');
+  const writeRow = options.weights === 'w4' ? writeInt8Row : writeBf16Row;
+  const atOnce = Math.max(1, Math.floor(EMBEDDING_CHUNK / (shape.width * 4)));
+  const values = new Float32Array(shape.width);
+  for (let first = 0; first < shape.vocabulary; first += atOnce) {
+    const rows = Math.min(atOnce, shape.vocabulary - first);
+    const stored = await checkpoint.readRows(architecture.embedding, first, rows);
+    const bytes = new Uint8Array(rows * rowBytes);
+    for (let row = 0; row < rows; row++) {
+      stored.copy(row, 0, shape.width, values);
+      writeRow(values, bytes.subarray(row * rowBytes, (row + 1) * rowBytes));
+    }
+    await writer.addEmbeddingRows(bytes);
+  }
+}
+
+async function writeTiles({
+  options,
+  checkpoint,
+  architecture,
+  config,
+  shape,
+  writer,
+}: Build): Promise<void> {
+  const total = totalTiles(shape);
+  let done = 0;
+  const add = async (tile: Uint8Array) => {
+    await writer.addTile(tile);
+    options.onProgress?.({ stage: 'cut', done: ++done, total });
+  };
+  for (let layer = 0; layer < shape.layers; layer++) {
+    const rowsOf = (what: LayerMatrix): ReadRows => {
+      const tensor = layerTensor(architecture, what, layer);
+      return (first, count) => checkpoint.readRows(tensor, first, count);
+    };
+    const output = await rowsOf('output')(0, shape.width);
+    const attention = { query: rowsOf('query'), key: rowsOf('key'), value: rowsOf('value'), output };
+    for (let i = 0; i < tileCount(shape, 'attention'); i++)
+      await add(await cutAttentionTile(shape, attention, i));
+    const down = await rowsOf('down')(0, shape.width);
+    const ffn = { gate: rowsOf('gate'), up: rowsOf('up'), down };
+    for (let i = 0; i < tileCount(shape, 'ffn'); i++) await add(await cutFfnTile(shape, ffn, i));
+  }
+  const head = config.tiedHead ? architecture.embedding : architecture.head;
+  const headRows: ReadRows = (first, count) => checkpoint.readRows(head, first, count);
+  for (let i = 0; i < tileCount(shape, 'head'); i++) await add(await cutHeadTile(shape, headRows, i));
+}
+
+/** The constants blob with the norms; scales are still 1. */
+async function readNorms({ checkpoint, architecture, shape }: Build): Promise<ArrayBuffer> {
+  const constants = new Float32Array(constantsFloats(shape)).fill(1);
+  const read = async (tensor: string, offset: number) => {
+    const row = await checkpoint.readRows(tensor, 0, 1);
+    row.copy(0, 0, shape.width, constants.subarray(offset, offset + shape.width));
+  };
+  for (let layer = 0; layer < shape.layers; layer++)
+    for (const norm of ['attentionNorm', 'ffnNorm'] as const)
+      await read(layerTensor(architecture, norm, layer), constantOffset(shape, norm, layer));
+  await read(architecture.finalNorm, constantOffset(shape, 'finalNorm'));
+  return constants.buffer;
+}
+
+async function calibratePack(
+  { options, shape, writer }: Build,
+  constants: ArrayBuffer,
+  tokens: number[],
+): Promise<void> {
+  const format = options.weights === 'w4' ? 'int8' : 'bf16';
+  const embedding = new Embedding({
+    manifest: { shape, embedding: { offset: 0, format, rowBytes: embeddingRowBytes(shape, format) } },
+    readAt: (offset, target) => writer.readEmbedding(offset, target),
+    cacheBytes: 0,
+  });
+  await calibrate({
+    shape,
+    backend: options.backend,
+    constants,
+    tokens,
+    embed: (ids, target) => embedding.embed(ids, target),
+    readTile: (tile, target) => writer.readTile(tile, target),
+    onLayer: layer => options.onProgress?.({ stage: 'calibrate', done: layer + 1, total: shape.layers }),
+  });
+}
+
+/** The tokens of a text, after the begin token; where there is no text, ids drawn by a linear congruential generator. */
+function calibrationTokens(
+  text: readonly number[] | undefined,
+  beginToken: number | null,
+  shape: ModelShape,
+): number[] {
+  const most = Math.min(CALIBRATION_TOKENS, shape.context);
+  const begin = beginToken === null || text?.[0] === beginToken ? [] : [beginToken];
+  if (text && text.length > 0) return [...begin, ...text].slice(0, most);
+  let state = 1;
+  const drawn = Array.from({ length: most }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * shape.vocabulary);
+  });
+  return [...begin, ...drawn].slice(0, most);
+}

@@ -1,0 +1,193 @@
+import { Worker } from 'node:worker_threads';
+import { afterEach, expect, test } from 'vitest';
+import {
+  type ChatTemplate,
+  createChatTemplate,
+  type TemplateLimits,
+  type TemplateTimers,
+  type TemplateWorker,
+} from '../../src/model/chat-template.ts';
+import type { RenderReply, RenderRequest } from '../../src/model/chat-template-render.ts';
+
+/** Timers that fire when told to. */
+class ManualTimers implements TemplateTimers {
+  readonly waiting = new Map<number, { callback: () => void; milliseconds: number }>();
+  #next = 0;
+
+  setTimeout(callback: () => void, milliseconds: number): unknown {
+    this.waiting.set(++this.#next, { callback, milliseconds });
+    return this.#next;
+  }
+
+  clearTimeout(timer: unknown): void {
+    this.waiting.delete(timer as number);
+  }
+
+  fire(milliseconds: number): void {
+    for (const [key, timer] of this.waiting) {
+      if (timer.milliseconds !== milliseconds) continue;
+      this.waiting.delete(key);
+      timer.callback();
+      return;
+    }
+    throw new Error(`no timer of ${milliseconds} ms`);
+  }
+}
+
+/** A worker whose replies the test gives. */
+class FakeWorker implements TemplateWorker {
+  readonly requests: RenderRequest[] = [];
+  readonly listeners = new Map<string, (value: never) => void>();
+  terminated = false;
+
+  postMessage(request: RenderRequest): void {
+    this.requests.push(request);
+  }
+
+  on(event: string, listener: (value: never) => void): void {
+    this.listeners.set(event, listener);
+  }
+
+  async terminate(): Promise<void> {
+    this.terminated = true;
+    this.emit('exit', 1);
+  }
+
+  emit(event: 'message' | 'error' | 'exit', value: RenderReply | Error | number): void {
+    this.listeners.get(event)?.(value as never);
+  }
+}
+
+const LIMITS = { renderMs: 20, startMs: 30, idleMs: 40, queue: 2 } satisfies Partial<TemplateLimits>;
+const messages = [{ role: 'user', content: 'hi' }] as const;
+
+function fakes() {
+  const timers = new ManualTimers();
+  const workers: FakeWorker[] = [];
+  const template = createChatTemplate({
+    source: 'x',
+    variables: { bos_token: 'b' },
+    createWorker: () => {
+      const worker = new FakeWorker();
+      workers.push(worker);
+      return worker;
+    },
+    timers,
+    now: () => 5,
+    limits: LIMITS,
+  });
+  return { timers, workers, template };
+}
+
+test('starts the worker at the first chat, serves one at a time, ends it when idle, and starts it again', async () => {
+  const { timers, workers, template } = fakes();
+  expect(workers).toHaveLength(0);
+  const first = template.render(messages, { thinking: true, bos_token: 'mine' });
+  const second = template.render(messages, {});
+  expect(workers[0]!.requests).toHaveLength(0);
+  workers[0]!.emit('message', { type: 'ready' });
+  expect(workers[0]!.requests).toEqual([
+    expect.objectContaining({ source: 'x', messages, variables: { thinking: true, bos_token: 'b' }, now: 5 }),
+  ]);
+  workers[0]!.emit('message', { type: 'text', text: 'one' });
+  expect(await first).toEqual({ text: 'one', fallback: false });
+  workers[0]!.emit('message', { type: 'text', text: 'two' });
+  expect(await second).toEqual({ text: 'two', fallback: false });
+  timers.fire(LIMITS.idleMs);
+  expect(workers[0]!.terminated).toBe(true);
+  expect(timers.waiting.size).toBe(0);
+  const third = template.render(messages, {});
+  workers[1]!.emit('message', { type: 'ready' });
+  workers[1]!.emit('message', { type: 'failed', message: 'no such role' });
+  await expect(third).rejects.toMatchObject({ code: 'TEMPLATE_FAILED', message: expect.stringContaining('no such role') });
+});
+
+test.each([
+  ['too slow', (worker: FakeWorker, timers: ManualTimers) => void worker && timers.fire(LIMITS.renderMs)],
+  ['out of memory', (worker: FakeWorker) => worker.emit('error', new Error('heap limit'))],
+  ['gone', (worker: FakeWorker) => worker.emit('exit', 1)],
+])('a worker that is %s fails its own chat only', async (_, breakIt) => {
+  const { timers, workers, template } = fakes();
+  const first = template.render(messages, {});
+  workers[0]!.emit('message', { type: 'ready' });
+  const second = template.render(messages, {});
+  breakIt(workers[0]!, timers);
+  await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
+  expect(workers[0]!.terminated).toBe(true);
+  workers[0]!.emit('message', { type: 'text', text: 'late' });
+  workers[1]!.emit('message', { type: 'ready' });
+  workers[1]!.emit('message', { type: 'text', text: 'two' });
+  expect(await second).toMatchObject({ text: 'two' });
+});
+
+test('a worker that does not start fails the chat; a full queue is BUSY; close rejects what waits', async () => {
+  const { timers, workers, template } = fakes();
+  const first = template.render(messages, {});
+  timers.fire(LIMITS.startMs);
+  await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
+  const second = template.render(messages, {});
+  workers[1]!.emit('message', { type: 'ready' });
+  const waiting = [template.render(messages, {}), template.render(messages, {})];
+  await expect(template.render(messages, {})).rejects.toMatchObject({ code: 'BUSY' });
+  const ends = [second, ...waiting].map(promise => expect(promise).rejects.toMatchObject({ code: 'STOPPED' }));
+  await template.close();
+  await Promise.all(ends);
+  expect(workers[1]!.terminated).toBe(true);
+  expect(timers.waiting.size).toBe(0);
+  await expect(template.render(messages, {})).rejects.toMatchObject({ code: 'STOPPED' });
+});
+
+test('without a template each message is a line, and the result says so', async () => {
+  const template = createChatTemplate({
+    source: null,
+    variables: {},
+    createWorker: () => {
+      throw new Error('no worker is needed');
+    },
+    timers: new ManualTimers(),
+    now: () => 0,
+  });
+  expect(await template.render([{ role: 'system', content: 'Be brief.' }, ...messages], {})).toEqual({
+    text: 'system: Be brief.\nuser: hi\nassistant:',
+    fallback: true,
+  });
+});
+
+let real: ChatTemplate | null = null;
+afterEach(async () => {
+  await real?.close();
+  real = null;
+});
+
+/** The entry imports TypeScript by relative paths; the thread only tests messages, so the library is used directly. */
+const ENTRY = `
+  import { parentPort } from 'node:worker_threads';
+  import { Template } from '@huggingface/jinja';
+  parentPort.on('message', ({ source, messages }) =>
+    parentPort.postMessage({ type: 'text', text: new Template(source).render({ messages }) }));
+  parentPort.postMessage({ type: 'ready' });
+`;
+
+test('a real thread: an endless template is ended after its time, and the next chat is served', async () => {
+  const sources = ['{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}', 'fine'];
+  real = createChatTemplate({
+    source: '',
+    variables: {},
+    createWorker: () => {
+      const worker = new Worker(
+        new URL(`data:text/javascript,${encodeURIComponent(ENTRY.replaceAll('@huggingface/jinja', import.meta.resolve('@huggingface/jinja')))}`),
+      );
+      const source = sources.shift()!;
+      return {
+        postMessage: request => worker.postMessage({ ...request, source }),
+        on: (event: string, listener: (value: never) => void) => worker.on(event, listener),
+        terminate: () => worker.terminate(),
+      };
+    },
+    timers: { setTimeout: (callback, ms) => setTimeout(callback, ms), clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout) },
+    now: () => 0,
+    limits: { renderMs: 300 },
+  });
+  await expect(real.render(messages, {})).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
+  expect(await real.render(messages, {})).toEqual({ text: 'fine', fallback: false });
+});
