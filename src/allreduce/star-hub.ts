@@ -184,7 +184,9 @@ class Hub implements StarHub {
       return Promise.resolve();
     }
     this.#sumBegan = this.#options.timers.now();
+    // Added now and not at the end: the time until the spokes' partials come is free.
     this.#own = partial;
+    addInto(this.#sums!.ints, partial, this.#words);
     if (this.#everyPartialHere()) {
       this.#finishSum();
       return Promise.resolve();
@@ -300,13 +302,12 @@ class Hub implements StarHub {
     this.abortPass(new PotluckError(failure.code, `Device ${spoke.id}: ${failure.message}`));
   }
 
-  /** Sum of all devices into the hub's own partial and out to every spoke; then the next step begins. */
+  /** Every device's partial is in the sums: out to every spoke and into the hub's own partial; the next step begins. */
   #finishSum(): void {
     const own = this.#own!;
     const words = this.#words;
     const frame = this.#sums!;
     this.#own = undefined;
-    addInto(frame.ints, own, words);
     const { epoch } = this.#options;
     const step = this.#step++;
     for (const spoke of this.#spokes) spoke.partialBegan = spoke.partialHere = false;

@@ -28,10 +28,14 @@ const CLOSE_MS = 1000;
 const CLOSE_PROTOCOL = 1002;
 const CLOSE_NORMAL = 1000;
 
-/** Why a link ended. `refused`: the devices do not belong together, and dialing again soon is of no use. */
+/** Why this side does not want a link, so that dialing again soon is of no use: it leads to this device itself, to another
+ *  cluster or version, or there are too many links. */
+export type Refusal = 'self' | 'foreign' | 'full';
+
+/** Why a link ended. `refusal`: null where it broke, or the other side closed it. */
 export interface LinkEnd {
   readonly error: PotluckError;
-  readonly refused: boolean;
+  readonly refusal: Refusal | null;
 }
 
 export interface ControlLinkOptions {
@@ -157,8 +161,8 @@ export class ControlLink {
     });
   }
 
-  /** Closes the link; what was sent before still goes out. `refused`: see LinkEnd. */
-  close(error: PotluckError, refused = false): void {
+  /** Closes the link; what was sent before still goes out. */
+  close(error: PotluckError, refusal: Refusal | null = null): void {
     if (this.#end !== null) return;
     const { socket, timers } = this.#options;
     const code = error.code === 'PROTOCOL' ? CLOSE_PROTOCOL : CLOSE_NORMAL;
@@ -166,7 +170,7 @@ export class ControlLink {
     socket.close(code, error.code);
     // a dead peer never closes; the socket's own close event ends this timer
     this.#closeTimer = timers.setTimeout(() => socket.terminate(), CLOSE_MS);
-    this.#finish({ error, refused });
+    this.#finish({ error, refusal });
   }
 
   #who(): string {
@@ -176,7 +180,7 @@ export class ControlLink {
   }
 
   #lost(why: string): LinkEnd {
-    return { error: new PotluckError('DEVICE_LOST', `${this.#who()} is gone: ${why}.`), refused: false };
+    return { error: new PotluckError('DEVICE_LOST', `${this.#who()} is gone: ${why}.`), refusal: null };
   }
 
   #receive(data: unknown, isBinary: boolean): void {
@@ -201,18 +205,18 @@ export class ControlLink {
     const greeting = parseGreeting(text);
     const { device } = greeting;
     if (device.id === self.id) {
-      this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), true);
+      this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), 'self');
     } else if (greeting.cluster !== cluster) {
       const reason = `${device.name} at ${this.remoteHost} is in cluster ${greeting.cluster}, this device in ${cluster}.`;
       this.close(
         new PotluckError('PROTOCOL', `${reason} Start both with the same --cluster to join them.`),
-        true,
+        'self',
       );
     } else if (greeting.protocol !== PROTOCOL_VERSION || greeting.version !== self.version) {
       const theirs = `version ${greeting.version} (protocol ${greeting.protocol})`;
       const ours = `version ${self.version} (protocol ${PROTOCOL_VERSION})`;
       const message = `${device.name} at ${this.remoteHost} runs ${theirs}, this device ${ours}. Install the same on both.`;
-      this.close(new PotluckError('VERSION_MISMATCH', message), true);
+      this.close(new PotluckError('VERSION_MISMATCH', message), 'foreign');
     } else {
       const hello = parseMessage(text);
       if (hello.type !== 'hello') throw new PotluckError('PROTOCOL', 'The first message is not a hello.');

@@ -34,7 +34,7 @@ async function potluckAt(port: number): Promise<string | null> {
   try {
     const answer = await fetch(`http://127.0.0.1:${port}/healthz`, { signal: AbortSignal.timeout(500) });
     const body: unknown = await answer.json();
-    const known = typeof body === 'object' && body !== null && 'potluck' in body;
+    const known = typeof body === 'object' && body !== null && 'status' in body && 'version' in body;
     return known ? 'another Potluck daemon (it may be yours: potluck status)' : null;
   } catch {
     // Whatever is there does not speak HTTP: the process table may know it.

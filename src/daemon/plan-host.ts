@@ -29,7 +29,6 @@ const TIMERS = {
   setTimeout: (call: () => void, milliseconds: number) => setTimeout(call, milliseconds),
   clearTimeout: (timer: unknown) => clearTimeout(timer as NodeJS.Timeout),
 };
-const microseconds = (): number => performance.now() * 1000;
 
 export interface PlanHostOptions {
   readonly deviceId: string;
@@ -52,6 +51,8 @@ interface OpenPlan {
   readonly account: MemoryAccount;
   readonly source: TileSource;
   readonly star: StarHub | StarSpoke | null;
+  /** Hub only. */
+  readonly embed: ((ids: readonly number[], target: Float32Array) => Promise<void>) | null;
   close(): Promise<void>;
 }
 
@@ -70,7 +71,7 @@ export class PlanHost {
 
   /** Opens this device's part of `plan`; resolves to its KV pages. On the hub passes may run once `serve` is called. */
   async activate(plan: Plan, index: number): Promise<{ kvPages: number }> {
-    await this.deactivate('a new plan begins');
+    await this.deactivate(new PotluckError('NOT_READY', `Plan ${plan.epoch} begins.`));
     const model = this.#options.store.find(plan.modelId);
     if (!model) throw new PotluckError('UNKNOWN_MODEL', `Model ${plan.modelId} is not on this device.`);
     const resources: (() => Promise<void> | void)[] = [];
@@ -82,7 +83,8 @@ export class PlanHost {
       const part = await this.#openDevice(model, tiles, resources);
       const star = index === 0 ? await this.#openHub(plan, part.device) : await this.#openSpoke(plan, part.device);
       if (star) resources.push(() => star.close());
-      this.#open = { plan, model, tiles, ...part, star, close };
+      const embed = index === 0 ? await openEmbedding(model, resources) : null;
+      this.#open = { plan, model, tiles, ...part, star, embed, close };
       return { kvPages: part.device.kvPages };
     } catch (error) {
       await close();
@@ -90,25 +92,25 @@ export class PlanHost {
     }
   }
 
-  /** Hub only: lets passes run on the plan that was activated; `kvPages` is what every device has. */
-  async serve(kvPages: number): Promise<void> {
+  /** Hub only: lets passes run on the plan that was activated; `kvPages` of each device of the plan. */
+  async serve(plan: Plan, kvPages: readonly number[]): Promise<void> {
     const open = this.#open;
-    if (!open) throw new PotluckError('NOT_READY', 'No plan is open on this device.');
-    const embedding = await openEmbedding(open.model);
+    if (!open || open.plan.epoch !== plan.epoch || open.embed === null)
+      throw new PotluckError('NOT_READY', `Plan ${plan.epoch} is not open on this device.`);
     this.#options.runner.begin({
-      epoch: open.plan.epoch,
+      epoch: plan.epoch,
       device: open.device,
-      star: open.star as StarHub | null,
-      kvPages,
-      embed: embedding,
+      star: open.star === null ? null : (open.star as StarHub),
+      kvPages: Math.min(...kvPages),
+      embed: open.embed,
     });
   }
 
   /** Ends the plan; resolves when nothing of it is left in memory. */
-  async deactivate(reason: string): Promise<void> {
+  async deactivate(reason: PotluckError): Promise<void> {
     const open = this.#open;
     this.#open = null;
-    await this.#options.runner.suspend(new PotluckError('NOT_READY', `The plan ended: ${reason}.`));
+    await this.#options.runner.suspend(reason);
     await open?.close();
   }
 
@@ -135,7 +137,7 @@ export class PlanHost {
     const weights = keep(account.weights);
     const source = this.#source(model);
     resources.push(() => source.close());
-    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: microseconds });
+    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: () => performance.now() * 1000 });
     const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, kvPages });
     resources.push(() => device.close());
     await window.start();
@@ -147,7 +149,7 @@ export class PlanHost {
     const locate = (tile: number) => model.locate(tile);
     return disk
       ? createNativeTileSource(disk, { threads: READ_THREADS, locate })
-      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
+      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: TIMERS.now });
   }
 
   async #openHub(plan: Plan, device: DevicePass): Promise<StarHub | null> {
@@ -200,21 +202,16 @@ const passLimitsOf = (device: DevicePass) => ({
   kvPages: device.kvPages,
 });
 
-async function openEmbedding(model: LocalModel) {
+async function openEmbedding(model: LocalModel, resources: (() => Promise<void> | void)[]) {
   const path = model.packPath;
   if (path === null)
     throw new PotluckError('UNKNOWN_MODEL', 'Only a device that has the whole pack can be the hub.');
+  const file = await openFile(path, 'r');
+  resources.push(() => file.close());
   const embedding = new Embedding({
     manifest: model.manifest,
     cacheBytes: EMBEDDING_CACHE_BYTES,
-    readAt: async (offset, target) => {
-      const file = await openFile(path, 'r');
-      try {
-        await readFully(file, path, target, offset);
-      } finally {
-        await file.close();
-      }
-    },
+    readAt: (offset, target) => readFully(file, path, target, offset),
   });
   return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);
 }

@@ -7,7 +7,7 @@ export interface Addon extends DiskAddon, KernelTests {
   /** Detaches and unmaps memory of `allocate`. Throws while an open model or a read uses it. */
   release(memory: ArrayBuffer): void;
   kernels(): KernelList;
-  /** `kernel` is '' for the fastest. Throws an Error of code KERNEL_UNKNOWN. */
+  /** `kernel` is '' for what POTLUCK_KERNEL names, or the fastest. Throws an Error of code KERNEL_UNKNOWN. */
   createPool(threads: number, kernel: string): NativePool;
   /** Ends the threads. Throws while a job runs. */
   closePool(pool: NativePool): void;
@@ -31,6 +31,8 @@ export interface Addon extends DiskAddon, KernelTests {
     logits: ArrayBuffer;
   };
   closeModel(model: NativeModel): void;
+  /** Copies the constants anew. Throws while the model runs. */
+  setConstants(model: NativeModel, constants: ArrayBuffer): void;
   /** Page table i is pages[pageTableStarts[i] .. pageTableStarts[i + 1]]. */
   setBatch(
     model: NativeModel,

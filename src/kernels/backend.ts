@@ -62,6 +62,8 @@ export interface BackendModel {
   readonly pass: PassBuffers;
   /** Sets the tokens of the pass. Throws RangeError where a page, position or row is out of range. */
   setBatch(batch: Batch): void;
+  /** Takes the constants anew (they are copied); calibration changes scales between runs. */
+  setConstants(constants: ArrayBuffer): void;
   /** Runs steps in order. One run at a time. Rejects with KERNEL_FAILED. */
   run(steps: readonly Step[]): Promise<RunStats>;
   close(): void;
@@ -69,7 +71,7 @@ export interface BackendModel {
 
 export interface ModelMemory {
   readonly shape: ModelShape;
-  /** Constants blob; see constantsFloats. */
+  /** Constants blob; see constantsFloats. Copied: see setConstants. */
   readonly constants: ArrayBuffer;
   /** Memory that placed tiles lie in. */
   readonly weights: ArrayBuffer;

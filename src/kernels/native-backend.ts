@@ -6,8 +6,8 @@ import { encodeProgram } from './program.ts';
 
 /**
  * The backend of the native addon: exact, the same bits on every processor and in every plan.
- * `kernel` forces one by name (POTLUCK_KERNEL); throws KERNEL_UNKNOWN where this processor has it not, and
- * KERNEL_FAILED where the threads cannot be started.
+ * `kernel` forces one by name, else POTLUCK_KERNEL does, else it is the fastest. Throws KERNEL_UNKNOWN where this
+ * processor has it not, and KERNEL_FAILED where the threads cannot be started.
  */
 export function createNativeBackend(addon: Addon, options: { threads: number; kernel?: string }): Backend {
   const pool = native(() => addon.createPool(options.threads, options.kernel ?? ''));
@@ -95,6 +95,10 @@ class NativeBackendModel implements BackendModel {
     this.#addon.setBatch(this.#model, batch.positions, batch.sequences, pages, starts, batch.logitRows);
   }
 
+  setConstants(constants: ArrayBuffer): void {
+    native(() => this.#addon.setConstants(this.#model, constants));
+  }
+
   async run(steps: readonly Step[]): Promise<RunStats> {
     let program = this.#programs.get(steps);
     if (!program) {
@@ -131,5 +135,5 @@ function asKernelError(error: unknown): PotluckError {
   const message = error instanceof Error ? error.message : String(error);
   const unknown = error instanceof Error && 'code' in error && error.code === 'KERNEL_UNKNOWN';
   if (!unknown) return new PotluckError('KERNEL_FAILED', `The native addon refused a call: ${message}.`, { cause: error });
-  return new PotluckError('KERNEL_UNKNOWN', `POTLUCK_KERNEL: ${message}.`, { cause: error });
+  return new PotluckError('KERNEL_UNKNOWN', `There is no such ${message}. Change POTLUCK_KERNEL.`, { cause: error });
 }

@@ -44,33 +44,44 @@ export async function calibrate(options: CalibrateOptions): Promise<void> {
   const attention = tileCount(shape, 'attention');
   const ffn = tileCount(shape, 'ffn');
   const weights = backend.allocate(attention * tileBytes(shape, 'attention') + ffn * tileBytes(shape, 'ffn'));
-  const kvPages = Math.ceil(tokens.length / PAGE_POSITIONS);
-  const model = backend.openModel({
-    shape,
-    constants: options.constants,
-    weights,
-    attentionTiles: attention, // of one layer: the keys and values of layers before are not needed again
-    kvPages,
-    maxTokens: tokens.length,
-    maxLogitRows: 1,
-  });
   try {
-    model.setBatch({
-      positions: Int32Array.from(tokens.keys()),
-      sequences: new Int32Array(tokens.length),
-      pageTables: [Int32Array.from({ length: kvPages }, (_, page) => page)],
-      logitRows: new Int32Array(0),
+    const model = backend.openModel({
+      shape,
+      constants: options.constants,
+      weights,
+      attentionTiles: attention, // of one layer: the keys and values of layers before are not needed again
+      kvPages: Math.ceil(tokens.length / PAGE_POSITIONS),
+      maxTokens: tokens.length,
+      maxLogitRows: 1,
     });
-    await options.embed(tokens, model.pass.residual);
-    for (let layer = 0; layer < shape.layers; layer++) {
-      const placed = await placeLayer(options, weights, layer);
-      await calibrateHalf(options, model, layer, 'attention', placed.attention);
-      await calibrateHalf(options, model, layer, 'ffn', placed.ffn);
-      options.onLayer?.(layer);
+    try {
+      await calibrateLayers(options, model, weights);
+    } finally {
+      model.close();
     }
   } finally {
-    model.close();
     backend.release(weights);
+  }
+}
+
+async function calibrateLayers(
+  options: CalibrateOptions,
+  model: BackendModel,
+  weights: ArrayBuffer,
+): Promise<void> {
+  const { shape, tokens } = options;
+  model.setBatch({
+    positions: Int32Array.from(tokens.keys()),
+    sequences: new Int32Array(tokens.length),
+    pageTables: [Int32Array.from({ length: Math.ceil(tokens.length / PAGE_POSITIONS) }, (_, page) => page)],
+    logitRows: new Int32Array(0),
+  });
+  await options.embed(tokens, model.pass.residual);
+  for (let layer = 0; layer < shape.layers; layer++) {
+    const placed = await placeLayer(options, weights, layer);
+    await calibrateHalf(options, model, layer, 'attention', placed.attention);
+    await calibrateHalf(options, model, layer, 'ffn', placed.ffn);
+    options.onLayer?.(layer);
   }
 }
 
@@ -111,7 +122,10 @@ async function calibrateHalf(
   const { shape, constants } = options;
   const first = constantOffset(shape, half === 'attention' ? 'attentionScale' : 'ffnScale', layer);
   const scales = new Float32Array(constants, first * 4, shape.width);
-  const measureNow = () => measure(model, options.tokens.length, layer, half, tiles, scales);
+  const measureNow = () => {
+    model.setConstants(constants);
+    return measure(model, options.tokens.length, layer, half, tiles, scales);
+  };
   const coarse = await measureCoarsely(scales, measureNow);
   const found = coarse && (await measureFinely(scales, coarse, measureNow));
   if (!found)
@@ -120,6 +134,7 @@ async function calibrateHalf(
       `Layer ${layer}, ${half}: its outputs are not finite numbers. Download the checkpoint again.`,
     );
   scales.set(fixedPointScales(found));
+  model.setConstants(constants);
   await model.run([
     { op: 'begin', layer, half },
     { op: 'tiles', layer, half, tiles },

@@ -22,19 +22,25 @@ export type RenderReply =
   | { readonly type: 'text'; readonly text: string }
   | { readonly type: 'failed'; readonly message: string };
 
-const MONTHS = 'January February March April May June July August September October November December'.split(' ');
+const MONTHS = 'January February March April May June July August September October November December'.split(
+  ' ',
+);
 const DAYS = 'Sunday Monday Tuesday Wednesday Thursday Friday Saturday'.split(' ');
 const MAX_MESSAGE = 500;
+/** The library's own strftime_now, which cannot be declared again, writes months in the language of the system. */
+const ENGLISH_DATES = new Template('{% set strftime_now = english_strftime %}');
 
 /** Renders with the generation prompt. Never throws. */
 export function renderChatTemplate(request: RenderRequest): RenderReply {
   const { source, messages, variables, now, maxCharacters } = request;
   try {
-    const text = new Template(source).render({
+    const template = new Template(source);
+    template.parsed.body.unshift(...ENGLISH_DATES.parsed.body);
+    const text = template.render({
       ...variables,
       messages: messages.map(({ role, content }) => ({ role, content })),
       add_generation_prompt: true,
-      strftime_now: (format: unknown) => strftime(new Date(now), String(format)),
+      english_strftime: (format: unknown) => strftime(new Date(now), String(format)),
     });
     if (text.length <= maxCharacters) return { type: 'text', text };
     return { type: 'failed', message: `It made ${text.length} characters; the limit is ${maxCharacters}.` };

@@ -38,7 +38,11 @@ export const TEMPLATE_LIMITS: TemplateLimits = {
 };
 
 /** Memory of the worker in MiB, for `resourceLimits` of whoever creates it. */
-export const TEMPLATE_WORKER_MEMORY = { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 8, stackSizeMb: 2 };
+export const TEMPLATE_WORKER_MEMORY = {
+  maxOldGenerationSizeMb: 96,
+  maxYoungGenerationSizeMb: 8,
+  stackSizeMb: 2,
+};
 
 export interface ChatTemplateOptions {
   /** The model's Jinja template; null for the plain fallback. */
@@ -131,7 +135,9 @@ class RenderQueue {
   add(request: RenderRequest): Promise<string> {
     if (this.#closed) return Promise.reject(stopped());
     if (this.#waiting.length >= this.#limits.queue) {
-      return Promise.reject(new PotluckError('BUSY', 'Too many chats wait for the template. Try again later.'));
+      return Promise.reject(
+        new PotluckError('BUSY', 'Too many chats wait for the template. Try again later.'),
+      );
     }
     return new Promise((resolve, reject) => {
       this.#waiting.push({ request, resolve, reject });

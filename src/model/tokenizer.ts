@@ -116,9 +116,13 @@ function checked(value: unknown): TokenizerJson {
     throw new PotluckError('PACK_INVALID', 'tokenizer.json has no vocab or no merges. Write the pack again.');
   }
   const added = json!.added_tokens ?? [];
-  const wellFormed = (token: AddedToken) => Number.isSafeInteger(token?.id) && typeof token.content === 'string';
+  const wellFormed = (token: AddedToken) =>
+    Number.isSafeInteger(token?.id) && typeof token.content === 'string';
   if (!Array.isArray(added) || !added.every(wellFormed)) {
-    throw new PotluckError('PACK_INVALID', 'added_tokens of tokenizer.json is malformed. Write the pack again.');
+    throw new PotluckError(
+      'PACK_INVALID',
+      'added_tokens of tokenizer.json is malformed. Write the pack again.',
+    );
   }
   return { ...(json as TokenizerJson), added_tokens: added };
 }
@@ -173,7 +177,8 @@ function namedTokens(config: Record<string, unknown>): Record<string, string> {
   const named: Record<string, string> = {};
   for (const name of NAMED) {
     const value = config[name];
-    const content = typeof value === 'object' && value !== null ? (value as { content?: unknown }).content : value;
+    const content =
+      typeof value === 'object' && value !== null ? (value as { content?: unknown }).content : value;
     if (typeof content === 'string') named[name] = content;
   }
   return named;

@@ -35,7 +35,7 @@ test.for([
   expect(one).toContain('First question');
   expect(one.endsWith(end)).toBe(true);
   const many = text(source, manyTurns);
-  expect(many).toMatch(/First question[^]*First answer[^]*Second question/);
+  expect(many).toMatch(/First question[\s\S]*First answer[\s\S]*Second question/);
   expect(many.endsWith(end)).toBe(true);
   const system = render(source, [{ role: 'system', content: 'Be brief.' }, ...manyTurns]);
   if (name.startsWith('google')) expect(system).toMatchObject({ type: 'failed' });

@@ -36,7 +36,9 @@ test('the reference prompts of the embedded model, through its own template', as
     sharedJson(ctx, `${folder}/tokenizer.json`),
     sharedJson(ctx, `${folder}/tokenizer_config.json`),
   );
-  const { cases } = sharedJson(ctx, `${folder}/reference.json`) as { cases: { prompt: string; ids: number[] }[] };
+  const { cases } = sharedJson(ctx, `${folder}/reference.json`) as {
+    cases: { prompt: string; ids: number[] }[];
+  };
   expect(cases.length).toBeGreaterThan(0);
   for (const { prompt, ids } of cases) {
     expect(await encode(tokenizer, prompt, tokenizer.chatTemplate!)).toEqual(ids);

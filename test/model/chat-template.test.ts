@@ -99,11 +99,14 @@ test('starts the worker at the first chat, serves one at a time, ends it when id
   const third = template.render(messages, {});
   workers[1]!.emit('message', { type: 'ready' });
   workers[1]!.emit('message', { type: 'failed', message: 'no such role' });
-  await expect(third).rejects.toMatchObject({ code: 'TEMPLATE_FAILED', message: expect.stringContaining('no such role') });
+  await expect(third).rejects.toMatchObject({
+    code: 'TEMPLATE_FAILED',
+    message: expect.stringContaining('no such role'),
+  });
 });
 
 test.each([
-  ['too slow', (worker: FakeWorker, timers: ManualTimers) => void worker && timers.fire(LIMITS.renderMs)],
+  ['too slow', (_: FakeWorker, timers: ManualTimers) => timers.fire(LIMITS.renderMs)],
   ['out of memory', (worker: FakeWorker) => worker.emit('error', new Error('heap limit'))],
   ['gone', (worker: FakeWorker) => worker.emit('exit', 1)],
 ])('a worker that is %s fails its own chat only', async (_, breakIt) => {
@@ -129,7 +132,9 @@ test('a worker that does not start fails the chat; a full queue is BUSY; close r
   workers[1]!.emit('message', { type: 'ready' });
   const waiting = [template.render(messages, {}), template.render(messages, {})];
   await expect(template.render(messages, {})).rejects.toMatchObject({ code: 'BUSY' });
-  const ends = [second, ...waiting].map(promise => expect(promise).rejects.toMatchObject({ code: 'STOPPED' }));
+  const ends = [second, ...waiting].map(promise =>
+    expect(promise).rejects.toMatchObject({ code: 'STOPPED' }),
+  );
   await template.close();
   await Promise.all(ends);
   expect(workers[1]!.terminated).toBe(true);
@@ -169,22 +174,31 @@ const ENTRY = `
 `;
 
 test('a real thread: an endless template is ended after its time, and the next chat is served', async () => {
-  const sources = ['{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}', 'fine'];
+  const sources = [
+    '{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}',
+    'fine',
+  ];
   real = createChatTemplate({
     source: '',
     variables: {},
     createWorker: () => {
       const worker = new Worker(
-        new URL(`data:text/javascript,${encodeURIComponent(ENTRY.replaceAll('@huggingface/jinja', import.meta.resolve('@huggingface/jinja')))}`),
+        new URL(
+          `data:text/javascript,${encodeURIComponent(ENTRY.replaceAll('@huggingface/jinja', import.meta.resolve('@huggingface/jinja')))}`,
+        ),
       );
       const source = sources.shift()!;
       return {
         postMessage: request => worker.postMessage({ ...request, source }),
-        on: (event: string, listener: (value: never) => void) => worker.on(event, listener),
+        on: (event: string, listener: (value: never) => void) =>
+          worker.on(event, listener as (value: unknown) => void),
         terminate: () => worker.terminate(),
       };
     },
-    timers: { setTimeout: (callback, ms) => setTimeout(callback, ms), clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout) },
+    timers: {
+      setTimeout: (callback, ms) => setTimeout(callback, ms),
+      clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout),
+    },
     now: () => 0,
     limits: { renderMs: 300 },
   });

@@ -1,4 +1,4 @@
-import type { Backend, Batch, ModelMemory, PlacedTile, Step } from '../../src/kernels/backend.ts';
+import type { Backend, Batch, Half, ModelMemory, PlacedTile, Step } from '../../src/kernels/backend.ts';
 import type { TileKind } from '../../src/pack/manifest.ts';
 import {
   constantOffset,
@@ -30,7 +30,7 @@ type Matrix = Float32Array[];
 
 class PlainModel {
   readonly pass;
-  readonly #memory: ModelMemory;
+  #memory: ModelMemory;
   #batch: Batch | undefined;
   #normed: Float64Array[] = [];
   readonly #decoded = new Map<string, Matrix[]>();
@@ -49,6 +49,10 @@ class PlainModel {
 
   setBatch(batch: Batch): void {
     this.#batch = batch;
+  }
+
+  setConstants(constants: ArrayBuffer): void {
+    this.#memory = { ...this.#memory, constants };
   }
 
   close(): void {
@@ -76,7 +80,7 @@ class PlainModel {
   #step(step: Step): number {
     const { width } = this.#memory.shape;
     const tokens = this.#batch!.positions.length;
-    const scaleOf = (half: string) => (half === 'attention' ? 'attentionScale' : 'ffnScale') as const;
+    const scaleOf = (half: Half) => (half === 'attention' ? 'attentionScale' : 'ffnScale');
     if (step.op === 'begin') {
       this.pass.partial.fill(0);
       const norm = this.#constant(step.half === 'attention' ? 'attentionNorm' : 'ffnNorm', step.layer);

@@ -74,23 +74,27 @@ function cutWhole(text: string, stops: readonly string[]): string {
 test('stop strings do not depend on how the text is cut, and nothing is held back without need', () => {
   const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 4 });
   fc.assert(
-    fc.property(fc.array(letters, { maxLength: 12 }), fc.array(letters, { maxLength: 4 }), (pieces, stops) => {
-      const search = new StopStrings(stops);
-      let out = '';
-      let seen = '';
-      for (const piece of pieces) {
-        if (search.found) break;
-        out += search.push(piece);
-        seen += piece;
-        const held = seen.length - out.length;
-        const begins = stops.some(stop => stop.length > held && stop.startsWith(seen.slice(out.length)));
-        expect(search.found || held === 0 || begins).toBe(true);
-      }
-      out += search.end();
-      const whole = pieces.join('');
-      expect(out).toBe(cutWhole(whole, stops));
-      expect(search.found).toBe(stops.some(stop => whole.includes(stop)));
-    }),
+    fc.property(
+      fc.array(letters, { maxLength: 12 }),
+      fc.array(letters, { maxLength: 4 }),
+      (pieces, stops) => {
+        const search = new StopStrings(stops);
+        let out = '';
+        let seen = '';
+        for (const piece of pieces) {
+          if (search.found) break;
+          out += search.push(piece);
+          seen += piece;
+          const held = seen.length - out.length;
+          const begins = stops.some(stop => stop.length > held && stop.startsWith(seen.slice(out.length)));
+          expect(search.found || held === 0 || begins).toBe(true);
+        }
+        out += search.end();
+        const whole = pieces.join('');
+        expect(out).toBe(cutWhole(whole, stops));
+        expect(search.found).toBe(stops.some(stop => whole.includes(stop)));
+      },
+    ),
     { numRuns: 500 },
   );
 });

@@ -25,11 +25,14 @@ export function byteLevelTokenizer(config: object = {}): Tokenizer {
 
 /** As Llama 2 does it: a space before every text, spaces as U+2581, bytes as `<0xHH>`. */
 export function byteFallbackTokenizer(): Tokenizer {
-  const bytes = [...Array(256).keys()].map(
-    byte => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
-  );
+  const bytes = [...Array(256).keys()].map(byte => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
   const merges = ['▁ t', '▁t h', '▁th e', 'h e', 'i m'];
-  const pieces = [...CONTROLS, ...bytes, ...'▁abcdefghimt<|>_', ...merges.map(merge => merge.replace(' ', ''))];
+  const pieces = [
+    ...CONTROLS,
+    ...bytes,
+    ...'▁abcdefghimt<|>_',
+    ...merges.map(merge => merge.replace(' ', '')),
+  ];
   return createTokenizer(
     {
       added_tokens: added(0),

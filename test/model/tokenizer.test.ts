@@ -56,7 +56,13 @@ test.for(['tokenizers/llama-2', 'tokenizers/phi-3-mini', 'demo-model/weights'])(
     expect(controls.size).toBeGreaterThan(2);
     for (const [content, id] of tokenizer.controls) {
       expect(tokenizer.encode(content, { special: true })).toContain(id);
-      for (const text of [content, ` ${content}`, `a${content}${content} b`, `<${content}>`, `\uE0000\uE001${content}`]) {
+      for (const text of [
+        content,
+        ` ${content}`,
+        `a${content}${content} b`,
+        `<${content}>`,
+        `\uE0000\uE001${content}`,
+      ]) {
         const ids = tokenizer.encode(text, { special: false });
         expect(ids.filter(one => controls.has(one))).toEqual([]);
         expect(tokenizer.decode(ids).trim()).toBe(text.trim());
@@ -126,7 +132,11 @@ test.each([
   ['nothing', null, 'PACK_INVALID'],
   ['no model', {}, 'PACK_INVALID'],
   ['no merges', { model: { type: 'BPE', vocab: {} } }, 'PACK_INVALID'],
-  ['malformed added tokens', { model: { type: 'BPE', vocab: {}, merges: [] }, added_tokens: [{}] }, 'PACK_INVALID'],
+  [
+    'malformed added tokens',
+    { model: { type: 'BPE', vocab: {}, merges: [] }, added_tokens: [{}] },
+    'PACK_INVALID',
+  ],
   ['another kind', { model: { type: 'Unigram', vocab: [] } }, 'UNSUPPORTED_MODEL'],
   [
     'another decoder',

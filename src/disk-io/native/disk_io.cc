@@ -155,6 +155,7 @@ void finalize_reader(napi_env env, void* data, void*) {
     napi_remove_env_cleanup_hook(env, end_with_environment, reader);
     shut_down(env, reader);
   }
+  if (reader->self != nullptr) napi_delete_reference(env, reader->self);
   delete reader;
 }
 
@@ -205,7 +206,6 @@ napi_value close_reader(napi_env env, napi_callback_info info) {
   if (!reader->pool) return nullptr;
   napi_remove_env_cleanup_hook(env, end_with_environment, reader);
   shut_down(env, reader);
-  napi_delete_reference(env, reader->self);
   return nullptr;
 }
 

@@ -1,22 +1,16 @@
 // The module: every call of the addon is registered here and typed in src/kernels/addon.ts.
 #include <node_api.h>
 
+#include "../../disk-io/native/disk_io.h"
 #include "dispatch.h"
 #include "engine_calls.h"
 #include "memory.h"
 #include "test_calls.h"
-#if __has_include("../../disk-io/native/disk_io.h")
-#include "../../disk-io/native/disk_io.h"
-#define HAVE_DISK_IO 1
-#endif
 
 NAPI_MODULE_INIT() {
   const bool registered = potluck::register_memory(env, exports) && potluck::register_dispatch(env, exports) &&
-                          potluck::register_engine(env, exports) && potluck::register_test_calls(env, exports)
-#ifdef HAVE_DISK_IO
-                          && potluck::register_disk_io(env, exports)
-#endif
-      ;
+                          potluck::register_engine(env, exports) && potluck::register_test_calls(env, exports) &&
+                          potluck::register_disk_io(env, exports);
   if (!registered) napi_throw_error(env, "KERNEL_FAILED", "the native addon could not register its calls");
   return exports;
 }

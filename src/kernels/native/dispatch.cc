@@ -1,5 +1,7 @@
 #include "dispatch.h"
 
+#include <cstdlib>
+
 #include "napi_args.h"
 
 namespace potluck {
@@ -70,17 +72,17 @@ void throw_unknown(napi_env env, const std::string& name, const char* reason) {
 }
 
 napi_value kernels(napi_env env, napi_callback_info) {
+  const Kernels* selected = select_kernels(env, "");
+  if (selected == nullptr) return nullptr;
   napi_value result, available, unavailable, text;
   napi_create_object(env, &result);
   napi_create_array(env, &available);
   napi_create_array(env, &unavailable);
   uint32_t have = 0, lack = 0;
-  const char* fastest = nullptr;
   for (const Variant& v : kVariants) {
     napi_create_string_utf8(env, v.name, NAPI_AUTO_LENGTH, &text);
     const char* reason = why_not(v);
     if (reason == nullptr) {
-      if (fastest == nullptr) fastest = v.name;
       napi_set_element(env, available, have++, text);
       continue;
     }
@@ -91,7 +93,7 @@ napi_value kernels(napi_env env, napi_callback_info) {
     napi_set_named_property(env, entry, "reason", reason_text);
     napi_set_element(env, unavailable, lack++, entry);
   }
-  napi_create_string_utf8(env, fastest, NAPI_AUTO_LENGTH, &text);
+  napi_create_string_utf8(env, selected->name, NAPI_AUTO_LENGTH, &text);
   napi_set_named_property(env, result, "selected", text);
   napi_set_named_property(env, result, "available", available);
   napi_set_named_property(env, result, "unavailable", unavailable);
@@ -100,7 +102,9 @@ napi_value kernels(napi_env env, napi_callback_info) {
 
 }  // namespace
 
-const Kernels* select_kernels(napi_env env, const std::string& name) {
+const Kernels* select_kernels(napi_env env, const std::string& asked) {
+  const char* forced = std::getenv("POTLUCK_KERNEL");
+  const std::string name = asked.empty() && forced != nullptr ? forced : asked;
   for (const Variant& v : kVariants) {
     if (!name.empty() && name != v.name) continue;
     const char* reason = why_not(v);

@@ -8,7 +8,7 @@
 
 namespace potluck {
 
-// The kernels of that name, or the fastest for an empty name. Null with a pending KERNEL_UNKNOWN exception where the
+// The kernels of that name; for an empty name those that POTLUCK_KERNEL names, or the fastest. Null with a pending KERNEL_UNKNOWN exception where the
 // name is unknown or this processor cannot run it.
 const Kernels* select_kernels(napi_env env, const std::string& name);
 

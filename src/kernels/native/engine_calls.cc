@@ -202,6 +202,10 @@ napi_value create_model(napi_env env, napi_callback_info info) {
       !read_frequencies(env, argument[2], model.get()) || !read_constants(env, argument[3], model.get()) ||
       !read_buffer(env, argument[4], "weights", 1, &weights, &model->weights_bytes))
     return nullptr;
+  if (handle->pool->report == nullptr) {
+    throw_range(env, "pool", "is closed");
+    return nullptr;
+  }
   const ModelShape& s = model->shape;
   model->weights = weights;
   if (!hold(model.get(), weights)) {
@@ -248,6 +252,15 @@ bool read_idle_model(napi_env env, napi_value value, std::shared_ptr<ModelHandle
     return false;
   }
   return true;
+}
+
+// setConstants(model, constants)
+napi_value set_constants(napi_env env, napi_callback_info info) {
+  napi_value argument[2];
+  std::shared_ptr<ModelHandle> handle;
+  if (!arguments(env, info, 2, argument) || !read_idle_model(env, argument[0], &handle)) return nullptr;
+  read_constants(env, argument[1], handle->model.get());
+  return nullptr;
 }
 
 napi_value close_model(napi_env env, napi_callback_info info) {
@@ -359,7 +372,8 @@ napi_value run(napi_env env, napi_callback_info info) {
 bool register_engine(napi_env env, napi_value exports) {
   return set_function(env, exports, "createPool", create_pool) && set_function(env, exports, "closePool", close_pool) &&
          set_function(env, exports, "createModel", create_model) &&
-         set_function(env, exports, "closeModel", close_model) && set_function(env, exports, "setBatch", set_batch) &&
+         set_function(env, exports, "closeModel", close_model) &&
+         set_function(env, exports, "setConstants", set_constants) && set_function(env, exports, "setBatch", set_batch) &&
          set_function(env, exports, "run", run) && set_function(env, exports, "tileShape", tile_shape_call);
 }
 

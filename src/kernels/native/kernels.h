@@ -21,7 +21,7 @@ struct QuantizedRows {
   size_t columns;  // padded to 32
 };
 
-inline size_t quantized_row_bytes(size_t columns) { return (columns + columns / 32 * 8 + 63) / 64 * 64; }
+static inline size_t quantized_row_bytes(size_t columns) { return (columns + columns / 32 * 8 + 63) / 64 * 64; }
 
 // Attention of some query heads of one token with one k, v head. All heads share the pages.
 struct AttentionArgs {

@@ -189,13 +189,15 @@ napi_value test_fixed(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// testResidual(kernel, residual [n], partial: Int32Array [n], inverse [n])
+// testResidual(kernel, residual [n or more], partial: Int32Array [n], inverse [n])
 napi_value test_residual(napi_env env, napi_callback_info info) {
   Arguments a(env, info);
-  size_t n, any;
-  float* residual = a.floats(0, &n);
-  int32_t* partial = a.array<int32_t>(napi_int32_array, n, &any);
+  size_t n = 0, room = 0, any;
+  float* residual = a.floats(0, &room);
+  int32_t* partial = a.array<int32_t>(napi_int32_array, 0, &n);
   float* inverse = a.floats(n, &any);
+  if (a.ok && room < n) throw_range(env, "residual", "is shorter than partial");
+  a.ok = a.ok && room >= n;
   if (!a.ok) return nullptr;
   a.kernels->add_residual(residual, partial, inverse, int(n));
   return nullptr;

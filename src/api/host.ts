@@ -1,0 +1,46 @@
+import type { Generator } from '../engine/generate.ts';
+import type { PotluckError } from '../errors/errors.ts';
+import type { ChatMessage, TemplateVariables } from '../model/chat-template.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+
+/** The model that answers. */
+export interface ApiModel {
+  readonly id: string;
+  /** Other names that clients may use. */
+  readonly aliases: readonly string[];
+  /** Seconds since 1970. */
+  readonly created: number;
+  /** Most positions of a sequence: prompt and answer together. */
+  readonly context: number;
+  /** Number of token ids. */
+  readonly vocabulary: number;
+  readonly tokenizer: Tokenizer;
+  /** Ids of a chat with the generation prompt. Rejects with TEMPLATE_FAILED, CONTEXT_TOO_LONG, BUSY, STOPPED. */
+  renderChat(messages: readonly ChatMessage[], extra: TemplateVariables): Promise<readonly number[]>;
+  readonly stopTokens: readonly number[];
+  /** Put before a text prompt of /v1/completions, or null. */
+  readonly beginToken: number | null;
+}
+
+/** What the API needs from the daemon that serves it. */
+export interface ApiHost {
+  readonly version: string;
+  /** Host names, besides loopback and IP addresses, under which the endpoint may be addressed; lower case, no port. */
+  readonly allowedHosts: readonly string[];
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Rejects with NOT_READY while there is none. */
+  model(): Promise<ApiModel>;
+  readonly generator: Generator;
+  state(): 'serving' | 'preparing' | 'waiting';
+  /** A seed for a request that brings none: a whole number that is safe in a double. */
+  randomSeed(): number;
+  readonly timers: ApiTimers;
+  /** Told of every error of status 500, for the log. Its message never holds text of a prompt unless a defect puts it there. */
+  reportDefect(error: PotluckError): void;
+}
+
+export interface ApiTimers {
+  setTimeout(callback: () => void, milliseconds: number): unknown;
+  clearTimeout(timer: unknown): void;
+}

@@ -1,0 +1,64 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { PotluckError } from '../../errors/errors.ts';
+import type { EmulationOptions } from '../emulate/emulation.ts';
+import { parseBytes, parseDuration, parseInteger, parsePositives, parseRate } from '../option-values.ts';
+import { builtInModel } from '../project.ts';
+
+/** More devices than this are no home any more. */
+export const MOST_DEVICES = 64;
+
+export interface EmulationFlags {
+  readonly devices: number;
+  readonly memory?: number;
+  readonly threads?: number;
+  readonly shares?: readonly number[];
+  readonly linkLatency?: number;
+  readonly linkRate?: number;
+  readonly model?: string;
+}
+
+export function withDevices(command: Command, count: number): Command {
+  return command.option(
+    '--devices <n>',
+    'emulated devices',
+    text => parseInteger('--devices', text, 1, MOST_DEVICES),
+    count,
+  );
+}
+
+/** Adds the options that say what each emulated device is like. */
+export function withEmulation(command: Command): Command {
+  return command
+    .option('--memory <size>', 'most memory of each device, such as 256M', text => parseBytes('--memory', text))
+    .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
+      parseInteger('--threads', text, 1, 1024),
+    )
+    .option('--shares <a,b,...>', 'part of the work of each device (default: measured)', text =>
+      parsePositives('--shares', text),
+    )
+    .option('--link-latency <time>', 'delay of each link in one direction, such as 1ms', text =>
+      parseDuration('--link-latency', text),
+    )
+    .option('--link-rate <rate>', 'rate of each link, both directions together, such as 100mbit', text =>
+      parseRate('--link-rate', text),
+    )
+    .option('--model <folder>', 'pack of the first device (default: the one that comes along)');
+}
+
+/** Throws BAD_OPTION where options contradict each other. */
+export function emulationOptions(flags: EmulationFlags): EmulationOptions {
+  const { devices, memory, threads, shares, linkLatency, linkRate, model } = flags;
+  if (shares !== undefined && shares.length !== devices) {
+    throw new PotluckError('BAD_OPTION', `--shares has ${shares.length} numbers for ${devices} devices: give one for each`);
+  }
+  const slow = linkLatency !== undefined || linkRate !== undefined;
+  return {
+    devices,
+    model: model === undefined ? builtInModel() : resolve(model),
+    ...(memory === undefined ? {} : { memory }),
+    ...(threads === undefined ? {} : { threads }),
+    ...(shares === undefined ? {} : { shares }),
+    ...(slow ? { link: { latencyMilliseconds: linkLatency ?? 0, bytesPerSecond: linkRate ?? null } } : {}),
+  };
+}

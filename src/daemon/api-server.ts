@@ -1,0 +1,34 @@
+import { createAdaptorServer } from '@hono/node-server';
+import type { Server } from 'node:http';
+import { createApi } from '../api/api.ts';
+import type { ApiHost } from '../api/host.ts';
+import { type InternalHost, internalRoutes } from './internal-routes.ts';
+import { listen } from './listen.ts';
+
+export interface ApiServer {
+  readonly url: string;
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** Serves the OpenAI-compatible endpoint and Potluck's own routes. Rejects with PORT_IN_USE. */
+export async function openApiServer(
+  host: string,
+  port: number,
+  api: ApiHost,
+  internal: InternalHost,
+): Promise<ApiServer> {
+  const app = createApi(api).route('/', internalRoutes(internal));
+  const server = createAdaptorServer({ fetch: app.fetch }) as Server;
+  server.headersTimeout = 10_000;
+  const actual = await listen(server, port, host, '--port');
+  return {
+    port: actual,
+    url: `http://${host.includes(':') ? `[${host}]` : host === '0.0.0.0' ? '127.0.0.1' : host}:${actual}`,
+    close: async () => {
+      const closed = new Promise<void>(resolve => server.close(() => resolve()));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}

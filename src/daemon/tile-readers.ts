@@ -1,0 +1,34 @@
+import { open } from 'node:fs/promises';
+import type { TileReaders } from '../cluster/tile-routes.ts';
+import { readFully } from '../pack/file-system.ts';
+import { CONSTANTS_FILE, type LocalModel, type ModelStore } from './model-store.ts';
+
+/** What this device sends to others: tiles and pack files of the models that it has. */
+export function tileReaders(store: ModelStore): TileReaders {
+  const byHash = new Map<string, number>();
+  store.pack?.manifest.tiles.forEach((tile, index) => {
+    byHash.set(tile.sha256, index);
+  });
+  return {
+    async readTile(sha256) {
+      const index = byHash.get(sha256);
+      const place = index === undefined ? store.cache.locate(sha256) : store.pack!.locate(index);
+      if (!place) return undefined;
+      const bytes = new Uint8Array(place.bytes);
+      const file = await open(place.path, 'r');
+      try {
+        await readFully(file, place.path, bytes, place.offset);
+      } finally {
+        await file.close();
+      }
+      return bytes;
+    },
+    readPackFile: (id, name) => packFile(store.find(id), name),
+  };
+}
+
+async function packFile(model: LocalModel | undefined, name: string): Promise<Uint8Array | undefined> {
+  if (name === 'manifest.json') return model?.manifestBytes;
+  if (name === CONSTANTS_FILE) return model && new Uint8Array(model.constants);
+  return model?.readFile(name);
+}

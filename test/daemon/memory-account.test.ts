@@ -1,0 +1,67 @@
+import { expect, test } from 'vitest';
+import { type AccountInput, accountMemory } from '../../src/daemon/memory-account.ts';
+import type { ModelShape } from '../../src/pack/manifest.ts';
+import { kvPageBytes } from '../../src/pack/tile-shape.ts';
+
+const shape: ModelShape = {
+  weights: 'w4',
+  width: 512,
+  layers: 10,
+  queryHeads: 8,
+  kvHeads: 4,
+  headDim: 64,
+  ffnWidth: 1536,
+  vocabulary: 8192,
+  context: 1024,
+  normEpsilon: 1e-5,
+  ropeFrequencies: Array.from({ length: 32 }, () => 1),
+  tiling: { partsPerKvHead: 1, ffnColumns: 96, headRows: 512 },
+};
+const input: AccountInput = {
+  budget: null,
+  windowBytes: null,
+  shape,
+  attentionTiles: 40,
+  tileBytes: 20 << 20,
+  residentBytes: 70 << 20,
+};
+const total = (account: object): number => Object.values(account).reduce((sum, n) => sum + n, 0);
+
+test('without a budget every tile fits, and the KV cache holds four full sequences', () => {
+  const { account, kvPages } = accountMemory(input);
+  expect(account.weights).toBe(20 << 20);
+  expect(kvPages).toBe((4 * 1024) / 16);
+});
+
+test.each([120, 140, 160, 200, 400].map(mib => mib << 20))('the account of %i bytes keeps to the budget', budget => {
+  const { account, kvPages } = accountMemory({ ...input, budget });
+  expect(total(account)).toBeLessThanOrEqual(budget);
+  expect(account.weights).toBeGreaterThan(0);
+  expect(account.weights % 4096).toBe(0);
+  expect(kvPages * kvPageBytes(shape, 40)).toBe(account.kv);
+});
+
+test('more memory never means less for weights', () => {
+  let before = 0;
+  for (let budget = 118 << 20; budget < 400 << 20; budget += 1 << 20) {
+    const { weights } = accountMemory({ ...input, budget }).account;
+    expect(weights).toBeGreaterThanOrEqual(before);
+    before = weights;
+  }
+});
+
+test('a window limit holds whatever the budget leaves', () => {
+  expect(accountMemory({ ...input, windowBytes: 1 << 20 }).account.weights).toBe(1 << 20);
+});
+
+test('too little says the least that would do, and that does', () => {
+  let message = '';
+  try {
+    accountMemory({ ...input, budget: 64 << 20 });
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  const least = Number(/take (\d+) MiB/.exec(message)?.[1]);
+  expect(least).toBeGreaterThan(64);
+  expect(() => accountMemory({ ...input, budget: (least + 1) << 20 })).not.toThrow();
+});

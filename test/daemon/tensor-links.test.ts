@@ -1,0 +1,55 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { dialTensorLink, TensorArrivals } from '../../src/daemon/tensor-links.ts';
+
+const id = (digit: string) => digit.repeat(32);
+let server: Server;
+let arrivals: TensorArrivals;
+let hub: { host: string; linkPort: number };
+
+beforeEach(async () => {
+  arrivals = new TensorArrivals();
+  server = createServer();
+  server.on('upgrade', (request, socket, head) => arrivals.accept(request, socket, head));
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  hub = { host: '127.0.0.1', linkPort: (server.address() as AddressInfo).port };
+});
+afterEach(() => {
+  arrivals.close();
+  server.closeAllConnections();
+  server.close();
+});
+
+test('streams are handed over in the order asked for, whenever they came, and carry bytes both ways', async () => {
+  const early = await dialTensorLink(hub, 7, id('b'), 1000);
+  const collected = arrivals.collect(7, [id('a'), id('b')], 2000);
+  const late = await dialTensorLink(hub, 7, id('a'), 1000);
+  const [first, second] = await collected;
+  const read = (stream: { once(event: 'data', call: (data: Buffer) => void): unknown }) =>
+    new Promise<string>(resolve => stream.once('data', data => resolve(data.toString())));
+  late.write('from a');
+  expect(await read(first!)).toBe('from a');
+  second!.write('to b');
+  expect(await read(early)).toBe('to b');
+  for (const stream of [early, late]) stream.destroy();
+});
+
+test('who does not come is named', async () => {
+  await expect(arrivals.collect(3, [id('c')], 50)).rejects.toThrow(id('c'));
+});
+
+test('a stream of an older plan is closed', async () => {
+  const old = await dialTensorLink(hub, 1, id('a'), 1000);
+  const closed = new Promise(resolve => old.once('close', resolve));
+  old.resume();
+  await expect(arrivals.collect(2, [id('a')], 50)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
+  await closed;
+});
+
+test('a request without a device is refused', async () => {
+  await expect(dialTensorLink(hub, 1, 'nobody', 1000)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
+  await expect(dialTensorLink({ host: '127.0.0.1', linkPort: 1 }, 1, id('a'), 1000)).rejects.toMatchObject({
+    code: 'DEVICE_LOST',
+  });
+});

@@ -1,0 +1,145 @@
+import { rm, truncate, writeFile } from 'node:fs/promises';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { DiskAddon } from '../../src/disk-io/disk-addon.ts';
+import { createNativeTileSource } from '../../src/disk-io/native-tile-source.ts';
+import { addon } from '../kernels/addon-under-test.ts';
+import { type TileOfFile, temporaryFolder, writeTiles } from './tile-files.ts';
+
+function allocate(bytes: number): ArrayBuffer {
+  const memory = addon.allocate(bytes);
+  onTestFinished(() => addon.release(memory));
+  return memory;
+}
+
+function openSource(tiles: readonly TileOfFile[], disk: DiskAddon = addon) {
+  const source = createNativeTileSource(disk, { threads: 2, locate: tile => tiles[tile] });
+  onTestFinished(() => source.close());
+  return source;
+}
+
+describe('native tile source', () => {
+  it('reads tiles of many files into place', async () => {
+    const folder = await temporaryFolder();
+    const tiles: TileOfFile[] = [];
+    for (let i = 0; i < 40; i++) tiles.push(...(await writeTiles(`${folder}/${i}.bin`, [8192, 4096])));
+    const memory = allocate(80 * 8192);
+    const source = openSource(tiles);
+    await Promise.all(tiles.map((_, i) => source.read(i, memory, i * 8192)));
+    for (const [i, { bytes, content }] of tiles.entries()) {
+      expect(Buffer.compare(new Uint8Array(memory, i * 8192, bytes), content), `tile ${i}`).toBe(0);
+    }
+    expect(source.stats()).toMatchObject({ reads: 80, bytes: 40 * 12_288, retries: 0 });
+    expect(source.stats().microseconds).toBeGreaterThan(0);
+    expect(source.how).toBe(addon.openFile(`${folder}/0.bin`, true).how);
+  });
+
+  it('keeps a bounded number of files open', async () => {
+    const folder = await temporaryFolder();
+    const tiles: TileOfFile[] = [];
+    for (let i = 0; i < 40; i++) tiles.push(...(await writeTiles(`${folder}/${i}.bin`, [4096])));
+    let open = 0;
+    let most = 0;
+    const disk: DiskAddon = {
+      ...addon,
+      openFile: (path, direct) => {
+        most = Math.max(most, ++open);
+        return addon.openFile(path, direct);
+      },
+      closeFile: file => {
+        open--;
+        addon.closeFile(file);
+      },
+    };
+    const source = openSource(tiles, disk);
+    const memory = allocate(4096);
+    for (const i of tiles.keys()) await source.read(i, memory, 0);
+    expect(most).toBeLessThanOrEqual(33);
+    await source.close();
+    expect(open).toBe(0);
+  });
+
+  it('names file and tile where bytes are wrong, after a second try', async () => {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, [4096, 8192]);
+    const bad = Buffer.concat(tiles.map(tile => tile.content));
+    bad[5000]! ^= 1;
+    await writeFile(path, bad);
+    const source = openSource(tiles);
+    const memory = allocate(8192);
+    const reading = source.read(1, memory, 0);
+    await expect(reading).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
+    await expect(reading).rejects.toThrow(`tile 1 (8192 bytes at 4096 of ${path})`);
+    expect(source.stats()).toMatchObject({ reads: 0, retries: 1 });
+    await source.read(0, memory, 0);
+    expect(source.stats()).toMatchObject({ reads: 1, retries: 1 });
+  });
+
+  it('says when a file ends early, and reads it once it is whole', async () => {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, [4096, 8192]);
+    await truncate(path, 4096 + 512);
+    const source = openSource(tiles);
+    const memory = allocate(8192);
+    const reading = source.read(1, memory, 0);
+    await expect(reading).rejects.toMatchObject({ code: 'DISK_READ' });
+    await expect(reading).rejects.toThrow(/tile 1 .*tiles\.bin.* ends after 512 bytes/);
+    await writeTiles(path, [4096, 8192]);
+    await source.read(1, memory, 0);
+    expect(Buffer.compare(new Uint8Array(memory), tiles[1]!.content)).toBe(0);
+  });
+
+  it('says when a file is not there', async () => {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, [4096]);
+    await rm(path);
+    const reading = openSource(tiles).read(0, allocate(4096), 0);
+    await expect(reading).rejects.toMatchObject({ code: 'DISK_READ' });
+    await expect(reading).rejects.toThrow(/tile 0 .*tiles\.bin.*ENOENT/);
+  });
+
+  it('does not look for tiles that it does not know', async () => {
+    const source = openSource([]);
+    await expect(source.read(7, allocate(4096), 0)).rejects.toThrow(/Tile 7 is not on this device/);
+    expect(source.stats().retries).toBe(0);
+  });
+
+  it('recovers from one bad read by itself, with the file opened anew', async () => {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, [4096]);
+    let calls = 0;
+    let opens = 0;
+    const disk: DiskAddon = {
+      ...addon,
+      openFile: (...args) => {
+        opens++;
+        return addon.openFile(...args);
+      },
+      readTile: (...args) => {
+        if (calls++ > 0) return addon.readTile(...args);
+        queueMicrotask(() => args[7]({ kind: 'errno', errno: 5, message: 'Input/output error' }, 1));
+      },
+    };
+    const source = openSource(tiles, disk);
+    const memory = allocate(4096);
+    await source.read(0, memory, 0);
+    expect(Buffer.compare(new Uint8Array(memory), tiles[0]!.content)).toBe(0);
+    expect(source.stats()).toMatchObject({ reads: 1, retries: 1 });
+    expect(opens).toBe(2);
+  });
+
+  it('closes after the reads under way, and then says so', async () => {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, [4 << 20]);
+    const source = openSource(tiles);
+    const memory = allocate(4 << 20);
+    let read = false;
+    const reading = source.read(0, memory, 0).then(() => {
+      read = true;
+    });
+    await source.close();
+    await reading;
+    expect(read).toBe(true);
+    await source.close();
+    await expect(source.read(0, memory, 0)).rejects.toMatchObject({ code: 'STOPPED' });
+  });
+});

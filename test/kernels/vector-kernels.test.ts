@@ -1,0 +1,256 @@
+import { describe, expect, it } from 'vitest';
+import { addon, floatBits, machineVariants, POISON, randomFloats, randomSource } from './addon-under-test.ts';
+import { fromHalf, toHalf } from './number-formats.ts';
+
+const EPSILON = 2 ** -24;
+const variants = machineVariants();
+const SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 31, 32, 33, 47, 61, 97, 127, 128, 129, 257];
+const INFINITY = Number.POSITIVE_INFINITY;
+const SPECIAL = [0, -0, 1e-45, -1e-40, 1e38, -3.4e38, INFINITY, -INFINITY, Number.NaN, 1, -1, 0.5, 1.5, 2.5];
+
+const poisoned = (count: number) => new Float32Array(count).fill(POISON);
+
+/** Random values with special ones among them. */
+function mixed(random: () => number, count: number, size: number): Float32Array {
+  const out = randomFloats(random, count, size);
+  for (let i = 0; i < count; i += 5) out[i] = SPECIAL[Math.floor(random() * SPECIAL.length)]!;
+  return out;
+}
+
+describe.each(variants)('%s', kernel => {
+  it('quantizes like the reference, and within half a step', () => {
+    const random = randomSource(1);
+    for (const groups of [0, 1, 2, 3, 7]) {
+      for (const size of [1, 1e-30, 1e-31, 1e-36, 1e-44, 1e30, 3e38]) {
+        const x = randomFloats(random, groups * 32, size);
+        const [q, expectedQ] = [new Int8Array(x.length + 1).fill(99), new Int8Array(x.length + 1).fill(99)];
+        const [scale, expectedScale] = [poisoned(groups + 1), poisoned(groups + 1)];
+        const [bias, expectedBias] = [new Int32Array(groups + 1).fill(77), new Int32Array(groups + 1).fill(77)];
+        addon.testQuantize(kernel, x, q, scale, bias);
+        addon.testQuantize('reference', x, expectedQ, expectedScale, expectedBias);
+        expect(q).toEqual(expectedQ);
+        expect(floatBits(scale)).toEqual(floatBits(expectedScale));
+        expect(bias).toEqual(expectedBias);
+        x.forEach((value, i) => {
+          const step = scale[Math.floor(i / 32)]!;
+          const least = size < 1e-30 ? size : 0; // under 2^-100 everything is zero
+          expect(Math.abs(q[i]! * step - value)).toBeLessThanOrEqual(step * 0.5001 + least);
+        });
+      }
+    }
+  });
+
+  it('quantizes zeros to zeros, and lets what is not finite reach the scale', () => {
+    const x = new Float32Array(32 * 4);
+    x[32] = Number.NaN;
+    x[32 + 5] = INFINITY;
+    x[64 + 9] = -INFINITY;
+    x[96 + 31] = -2;
+    const q = new Int8Array(128);
+    const expectedQ = new Int8Array(128);
+    const scale = new Float32Array(4);
+    const bias = new Int32Array(4);
+    addon.testQuantize(kernel, x, q, scale, bias);
+    addon.testQuantize('reference', x, expectedQ, new Float32Array(4), new Int32Array(4));
+    expect(q).toEqual(expectedQ);
+    expect([...scale]).toEqual([0, Number.NaN, INFINITY, Math.fround(2 / 127)]);
+    expect(bias[0]).toBe(0);
+    expect(bias[3]).toBe(8 * 127);
+    expect(q[127]).toBe(-127);
+  });
+
+  it.each(SIZES)('norms %i channels like the reference, and near the exact result', n => {
+    const random = randomSource(n);
+    const x = randomFloats(random, n, 4);
+    const weight = randomFloats(random, n, 2);
+    const padded = Math.ceil(n / 32) * 32;
+    const [y, expected] = [poisoned(padded + 8), poisoned(padded + 8)];
+    addon.testRmsnorm(kernel, x, weight, 1e-5, y);
+    addon.testRmsnorm('reference', x, weight, 1e-5, expected);
+    expect(floatBits(y)).toEqual(floatBits(expected));
+    const mean = x.reduce((sum, value) => sum + value * value, 0) / n;
+    x.forEach((value, i) => {
+      const exact = (value / Math.sqrt(mean + 1e-5)) * weight[i]!;
+      expect(Math.abs(y[i]! - exact)).toBeLessThanOrEqual((n / 16 + 12) * EPSILON * Math.abs(exact));
+    });
+    expect(y.subarray(n, padded).every(value => value === 0)).toBe(true);
+    expect(y[padded]).toBe(Math.fround(POISON));
+  });
+
+  it.each([1, 2, 7, 8, 16, 17, 32, 40, 64])('rotates %i pairs like the reference, and near the exact result', half => {
+    const random = randomSource(half);
+    const frequencies = Float32Array.from({ length: half }, (_, i) => 10000 ** (-i / half));
+    for (const position of [0, 1, 2, 3, 100, 4095, 131071]) {
+      const x = randomFloats(random, 2 * half);
+      const [out, expected] = [x.slice(), x.slice()];
+      addon.testRope(kernel, out, position, frequencies, 0.125);
+      addon.testRope('reference', expected, position, frequencies, 0.125);
+      expect(floatBits(out)).toEqual(floatBits(expected));
+      for (let i = 0; i < half; i++) {
+        const angle = Math.fround(position * frequencies[i]!);
+        const [a, b] = [x[i]!, x[i + half]!];
+        const bound = 4 * EPSILON * (Math.abs(a) + Math.abs(b)) * 0.125;
+        const left = (a * Math.cos(angle) - b * Math.sin(angle)) * 0.125;
+        const right = (b * Math.cos(angle) + a * Math.sin(angle)) * 0.125;
+        expect(Math.abs(out[i]! - left)).toBeLessThanOrEqual(bound);
+        expect(Math.abs(out[i + half]! - right)).toBeLessThanOrEqual(bound);
+      }
+    }
+  });
+
+  it('takes exponentials like the reference, and to the last bits of the exact ones', () => {
+    const around = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) * 0.0437);
+    const edges = Float32Array.of(-87, -87.00001, -86.99999, 88, 88.00001, 1e30, -1e30, 0, ...SPECIAL);
+    for (const x of [around, edges, ...SIZES.map(n => randomFloats(randomSource(n), n, 20))]) {
+      const [y, expected] = [poisoned(x.length + 1), poisoned(x.length + 1)];
+      addon.testExp(kernel, x, y);
+      addon.testExp('reference', x, expected);
+      expect(floatBits(y)).toEqual(floatBits(expected));
+      expect(y[x.length]).toBe(Math.fround(POISON));
+      x.forEach((value, i) => {
+        if (Number.isNaN(value)) return expect(y[i]).toBeNaN();
+        const exact = value < -87 ? 0 : Math.exp(Math.min(88, value));
+        expect(Math.abs(y[i]! - exact)).toBeLessThanOrEqual(3 * EPSILON * exact);
+      });
+    }
+  });
+
+  it.each(SIZES)('gates %i columns like the reference, and near the exact result', n => {
+    const random = randomSource(n);
+    const gate = randomFloats(random, n, 30);
+    const up = randomFloats(random, n, 3);
+    const [h, expected] = [poisoned(n + 1), poisoned(n + 1)];
+    addon.testSilu(kernel, gate, up, h);
+    addon.testSilu('reference', gate, up, expected);
+    expect(floatBits(h)).toEqual(floatBits(expected));
+    gate.forEach((g, i) => {
+      const exact = (g / (1 + Math.exp(-g))) * up[i]!;
+      expect(Math.abs(h[i]! - exact)).toBeLessThanOrEqual(8 * EPSILON * Math.abs(exact));
+    });
+    const special = mixed(random, n, 90);
+    const [odd, oddExpected] = [poisoned(n), poisoned(n)];
+    addon.testSilu(kernel, special, up, odd);
+    addon.testSilu('reference', special, up, oddExpected);
+    expect(floatBits(odd)).toEqual(floatBits(oddExpected));
+  });
+
+  it.each(SIZES)('adds %i channels in fixed point like the reference, and counts what does not fit', n => {
+    const random = randomSource(n);
+    const v = mixed(random, n, 3e9);
+    const scale = Float32Array.from({ length: n }, () => 2 ** (Math.floor(random() * 5) - 2));
+    const limit = 536870880;
+    const start = Int32Array.from({ length: n + 1 }, () => Math.floor((random() - 0.5) * 1e9));
+    const [partial, expected] = [start.slice(), start.slice()];
+    const saturated = addon.testFixed(kernel, v, scale, limit, partial);
+    expect(addon.testFixed('reference', v, scale, limit, expected)).toBe(saturated);
+    expect(partial).toEqual(expected);
+    let bad = 0;
+    v.forEach((value, i) => {
+      const r = Math.fround(value * scale[i]!);
+      if (!(Math.abs(r) <= limit)) bad++;
+      const clamped = Number.isNaN(r) ? 0 : Math.max(-limit, Math.min(limit, r));
+      const low = Math.floor(clamped);
+      const even = clamped - low === 0.5 ? low + (low & 1) : Math.round(clamped);
+      expect(partial[i]).toBe((start[i]! + even) | 0);
+    });
+    expect(saturated).toBe(bad);
+    expect(partial[n]).toBe(start[n]);
+  });
+
+  it.each(SIZES)('adds a sum of %i channels to the residual like the reference', n => {
+    const random = randomSource(n);
+    const start = randomFloats(random, n + 1, 5);
+    const partial = Int32Array.from({ length: n }, () => Math.floor((random() - 0.5) * 2 ** 32));
+    const inverse = Float32Array.from({ length: n }, () => 2 ** -Math.floor(random() * 30));
+    const residual = start.slice();
+    addon.testResidual(kernel, residual, partial, inverse);
+    const expected = start.map((value, i) =>
+      i === n ? value : Math.fround(value + Math.fround(Math.fround(partial[i]!) * inverse[i]!)),
+    );
+    expect(floatBits(residual)).toEqual(floatBits(expected));
+  });
+
+  it('rounds to half precision to the nearest, ties to even', () => {
+    const random = randomSource(3);
+    const ties = Array.from({ length: 200 }, (_, i) => 1 + (2 * i + 1) / 2048);
+    const values = Float32Array.of(65504, 65519.99, 65520, 1e9, 2 ** -24, 2 ** -25, 2 ** -26, 6.1e-5, 6.2e-5);
+    for (const x of [Float32Array.from(ties), values, values.map(v => -v), Float32Array.from(SPECIAL)]) {
+      const y = new Uint16Array(x.length + 1).fill(0xabcd);
+      addon.testHalf(kernel, x, y);
+      expect([...y.subarray(0, x.length)].map(fromHalf)).toEqual([...x].map(toHalf).map(fromHalf));
+      expect(y[x.length]).toBe(0xabcd);
+    }
+    for (const n of SIZES) {
+      const x = randomFloats(random, n, 10 ** (random() * 8 - 6));
+      const y = new Uint16Array(n);
+      addon.testHalf(kernel, x, y);
+      expect([...y]).toEqual([...x].map(toHalf));
+    }
+  });
+
+  it.each([2, 6, 14, 16, 18, 20, 32, 40, 64, 80, 128])('attends with heads of %i like the reference', dim => {
+    const random = randomSource(dim);
+    for (const heads of [1, 2, 3, 4, 5, 8]) {
+      for (const positions of [1, 2, 15, 16, 17, 33, 64, 97]) {
+        const pages = Math.ceil(positions / 16);
+        const table = Int32Array.from({ length: pages }, (_, i) => (i * 5 + 3) % 8);
+        const kv = Uint16Array.from({ length: 8 * dim * 32 }, () => toHalfQuick(random()));
+        const q = randomFloats(random, heads * dim, 1);
+        const [out, expected] = [poisoned(heads * dim + 16), poisoned(heads * dim + 16)];
+        addon.testAttention(kernel, q, heads, dim, kv, table, positions, out);
+        addon.testAttention('reference', q, heads, dim, kv, table, positions, expected);
+        expect(floatBits(out)).toEqual(floatBits(expected));
+        expect(out[heads * dim]).toBe(Math.fround(POISON));
+        expectAttention(out, q, heads, dim, kv, table, positions);
+      }
+    }
+  });
+
+  it('takes keys and values that are not numbers like the reference', () => {
+    const random = randomSource(5);
+    const kv = Uint16Array.from({ length: 2 * 32 * 32 }, () => Math.floor(random() * 65536));
+    const q = randomFloats(random, 3 * 32, 1);
+    const [out, expected] = [poisoned(96), poisoned(96)];
+    for (const positions of [1, 5, 16, 20, 32]) {
+      addon.testAttention(kernel, q, 3, 32, kv, Int32Array.of(1, 0), positions, out);
+      addon.testAttention('reference', q, 3, 32, kv, Int32Array.of(1, 0), positions, expected);
+      expect(floatBits(out)).toEqual(floatBits(expected));
+    }
+  });
+});
+
+/** A half in (-2, 2) with random bits. */
+function toHalfQuick(random: number): number {
+  const bits = Math.floor(random * 65536);
+  return (bits & 0xbfff) % 0x4000 | (bits & 0x8000);
+}
+
+function expectAttention(
+  out: Float32Array,
+  q: Float32Array,
+  heads: number,
+  dim: number,
+  kv: Uint16Array,
+  table: Int32Array,
+  positions: number,
+): void {
+  const key = (t: number, d: number) => fromHalf(kv[table[t >> 4]! * dim * 32 + d * 16 + (t % 16)]!);
+  const value = (t: number, d: number) =>
+    fromHalf(kv[table[t >> 4]! * dim * 32 + dim * 16 + (t % 16) * dim + d]!);
+  for (let h = 0; h < heads; h++) {
+    const scores = Array.from({ length: positions }, (_, t) => {
+      let sum = 0;
+      for (let d = 0; d < dim; d++) sum += q[h * dim + d]! * key(t, d);
+      return sum;
+    });
+    const most = Math.max(...scores);
+    const p = scores.map(score => Math.exp(score - most));
+    const total = p.reduce((a, b) => a + b, 0);
+    // An error of dim roundings of |q| |k| <= 2 * dim in a score moves its weight by as much, relatively.
+    const relative = (2 * dim * dim + positions + 20) * EPSILON;
+    for (let d = 0; d < dim; d++) {
+      const exact = p.reduce((sum, weight, t) => sum + weight * value(t, d), 0) / total;
+      expect(Math.abs(out[h * dim + d]! - exact)).toBeLessThanOrEqual(2 * relative * 2);
+    }
+  }
+}

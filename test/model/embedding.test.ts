@@ -1,0 +1,82 @@
+import { expect, test } from 'vitest';
+import { Embedding } from '../../src/model/embedding.ts';
+import { writeBf16Row, writeInt8Row } from '../../src/model/quantize-embedding.ts';
+
+const width = 40;
+const table = Array.from({ length: 6 }, (_, id) =>
+  Float32Array.from({ length: width }, (_, j) => (id + 1) * ((j % 17) - 8) * 2 ** -6),
+);
+
+function open(format: 'bf16' | 'int8', cacheBytes: number) {
+  const rowBytes = format === 'bf16' ? 2 * width : 4 + width;
+  const file = new Uint8Array(100 + 6 * rowBytes);
+  for (const [id, row] of table.entries())
+    (format === 'bf16' ? writeBf16Row : writeInt8Row)(
+      row,
+      file.subarray(100 + id * rowBytes, 100 + (id + 1) * rowBytes),
+    );
+  let reads = 0;
+  const embedding = new Embedding({
+    manifest: { shape: { width, vocabulary: 6 }, embedding: { offset: 100, format, rowBytes } },
+    readAt: async (offset, target) => {
+      reads++;
+      target.set(file.subarray(offset, offset + target.length));
+    },
+    cacheBytes,
+  });
+  return { embedding, file, reads: () => reads };
+}
+
+test('bf16 rows come back as they were', async () => {
+  const target = new Float32Array(3 * width);
+  await open('bf16', 0).embedding.embed([5, 0, 5], target);
+  expect([...target]).toEqual([...table[5]!, ...table[0]!, ...table[5]!]);
+});
+
+test('int8 rows come back within half a step', async () => {
+  const target = new Float32Array(2 * width);
+  await open('int8', 0).embedding.embed([2, 3], target);
+  [...table[2]!, ...table[3]!].forEach((value, i) => {
+    const most = Math.max(...table[i < width ? 2 : 3]!.map(Math.abs));
+    expect(Math.abs(value - target[i]!)).toBeLessThanOrEqual((most / 127 / 2) * 1.0001);
+  });
+});
+
+test('a row of zeros is zeros', () => {
+  const bytes = new Uint8Array(4 + width).fill(7);
+  writeInt8Row(new Float32Array(width), bytes);
+  expect(bytes.every(byte => byte === 0)).toBe(true);
+});
+
+test('rows are read once while they are kept, and the cache has its limit', async () => {
+  const { embedding, reads } = open('bf16', 2 * 2 * width);
+  const target = new Float32Array(3 * width);
+  await embedding.embed([1, 1, 2], target);
+  await embedding.embed([2, 1], target);
+  expect(reads()).toBe(2);
+  await embedding.embed([3], target);
+  await embedding.embed([1, 3], target); // 2 was used longest ago and is gone; 1 and 3 are here
+  expect(reads()).toBe(3);
+  await embedding.embed([2], target);
+  expect(reads()).toBe(4);
+});
+
+test('ids outside the vocabulary are refused before anything is read', async () => {
+  const { embedding, reads } = open('bf16', 0);
+  for (const id of [6, -1, 1.5, Number.NaN])
+    await expect(embedding.embed([0, id], new Float32Array(2 * width))).rejects.toMatchObject({
+      code: 'BAD_REQUEST',
+    });
+  await expect(embedding.embed([0, 1], new Float32Array(width))).rejects.toMatchObject({ code: 'INTERNAL' });
+  expect(reads()).toBe(0);
+});
+
+test('a row that is no numbers is damage', async () => {
+  for (const format of ['bf16', 'int8'] as const) {
+    const { embedding, file } = open(format, 0);
+    file.fill(0xff, 100, 104);
+    await expect(embedding.embed([0], new Float32Array(width))).rejects.toMatchObject({
+      code: 'TILE_CORRUPT',
+    });
+  }
+});
