@@ -6,7 +6,11 @@ import { join } from 'node:path';
 
 /** @param {string} version of node, such as 'v20.19.0' @param {string} range such as '>=20.19.0' */
 export function nodeIsNewEnough(version, range) {
-  const numbers = text => text.replace(/^[^\d]*/, '').split('.').map(Number);
+  const numbers = text =>
+    text
+      .replace(/^[^\d]*/, '')
+      .split('.')
+      .map(Number);
   const [have, need] = [numbers(version), numbers(range)];
   for (let i = 0; i < 3; i++) {
     if ((have[i] ?? 0) !== (need[i] ?? 0)) return (have[i] ?? 0) > (need[i] ?? 0);

@@ -28,7 +28,8 @@ export class SetupError extends Error {}
 export async function setup(root = projectRoot, say = line => process.stderr.write(`${line}\n`)) {
   checkNode(root);
   const addon = await import('./build-addon.mjs');
-  const stale = () => (isClone(root) && (modulesAreStale(root) || compiledIsStale(root))) || addon.addonIsStale();
+  const stale = () =>
+    (isClone(root) && (modulesAreStale(root) || compiledIsStale(root))) || addon.addonIsStale();
   if (!stale()) return;
   const onWait = pid => say(`Waiting for process ${pid}, which is setting up the same folder.`);
   await withLock(join(root, 'build', 'setup-lock'), onWait, async () => {
@@ -66,7 +67,9 @@ async function buildNative(root, addon, say) {
     mkdirSync(dirname(errorFile), { recursive: true });
     writeFileSync(errorFile, `${reason}\n`);
     const line = reason.split('\n').find(text => text.trim() !== '') ?? 'no reason was given';
-    say(`The native addon was not built (${line.trim()}): onnxruntime computes instead. All of it: ${errorFile}`);
+    say(
+      `The native addon was not built (${line.trim()}): onnxruntime computes instead. All of it: ${errorFile}`,
+    );
   }
 }
 
@@ -98,7 +101,9 @@ export async function setupOrExit() {
   try {
     await setup();
   } catch (error) {
-    process.stderr.write(`potluck: ${error instanceof SetupError ? error.message : (error.stack ?? error)}\n`);
+    process.stderr.write(
+      `potluck: ${error instanceof SetupError ? error.message : (error.stack ?? error)}\n`,
+    );
     process.exit(1);
   }
 }

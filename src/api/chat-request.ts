@@ -67,7 +67,7 @@ const neutralMessageFields = {
 
 const messageSchema = v.object({
   role: v.string('a role'),
-  content: v.unknown(),
+  content: v.nullish(v.unknown()),
 });
 
 export interface ChatRequest {

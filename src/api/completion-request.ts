@@ -8,7 +8,11 @@ const MAX_PROMPTS = 32;
 /** Most answers of one request, over all its prompts. */
 const MAX_CHOICES = 32;
 
-const completionSchema = v.object({ ...generationEntries, prompt: v.unknown(), best_of: v.unknown() });
+const completionSchema = v.object({
+  ...generationEntries,
+  prompt: v.nullish(v.unknown()),
+  best_of: v.nullish(v.unknown()),
+});
 
 const neutralFields = {
   echo: only(false),

@@ -55,6 +55,7 @@ function pathOf(issue: v.BaseIssue<unknown>): string {
 
 /** Schemas here carry a message that completes "The field x must be"; the library's own messages quote the value. */
 function wanted(issue: v.BaseIssue<unknown>): string {
+  if (issue.message.startsWith('Invalid key')) return 'given';
   return issue.message.startsWith('Invalid') ? (issue.expected ?? 'of another kind') : issue.message;
 }
 

@@ -1,5 +1,5 @@
 import type { DaemonStatus } from '../daemon/status.ts';
-import { type ErrorCode, ERRORS, PotluckError } from '../errors/errors.ts';
+import { ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
 import { readEvents } from './server-sent-events.ts';
 
 /** Talks to the API of a daemon. Every call rejects with NOT_RUNNING where none answers, else with the daemon's error. */
@@ -44,13 +44,17 @@ export async function* streamChat(
     if (typeof choice?.delta?.content === 'string') yield choice.delta.content;
     if (typeof choice?.finish_reason === 'string') finish = choice.finish_reason;
   }
-  if (finish === 'cut') throw new PotluckError('DEVICE_LOST', 'The answer broke off: the daemon closed the connection');
+  if (finish === 'cut')
+    throw new PotluckError('DEVICE_LOST', 'The answer broke off: the daemon closed the connection');
   return finish;
 }
 
 interface ChatChunk {
   readonly error?: WireError;
-  readonly choices?: readonly { readonly delta?: { readonly content?: unknown }; readonly finish_reason?: unknown }[];
+  readonly choices?: readonly {
+    readonly delta?: { readonly content?: unknown };
+    readonly finish_reason?: unknown;
+  }[];
 }
 
 async function modelName(url: string): Promise<string> {
@@ -58,7 +62,10 @@ async function modelName(url: string): Promise<string> {
   const list = (await json(response)) as { data?: readonly { id?: unknown }[] };
   const id = list.data?.[0]?.id;
   if (typeof id === 'string') return id;
-  throw new PotluckError('NOT_READY', `The daemon at ${url} has no model yet; \`potluck status\` says what it waits for`);
+  throw new PotluckError(
+    'NOT_READY',
+    `The daemon at ${url} has no model yet; \`potluck status\` says what it waits for`,
+  );
 }
 
 /** Greedy continuation of `tokens`. */
@@ -83,15 +90,27 @@ export async function evaluateLogits(
   const response = await request(url, '/potluck/evaluate', body, AbortSignal.timeout(SLOW));
   const bytes = await response.arrayBuffer();
   if (bytes.byteLength === 0 || bytes.byteLength % (at.length * 4) !== 0) {
-    throw new PotluckError('PROTOCOL', `The daemon sent ${bytes.byteLength} bytes for ${at.length} rows of logits`);
+    throw new PotluckError(
+      'PROTOCOL',
+      `The daemon sent ${bytes.byteLength} bytes for ${at.length} rows of logits`,
+    );
   }
   const vocabulary = bytes.byteLength / 4 / at.length;
   return at.map((_, row) => new Float32Array(bytes, row * vocabulary * 4, vocabulary));
 }
 
 /** SHA-256 over those rows. */
-export async function evaluateHash(url: string, tokens: readonly number[], at: readonly number[]): Promise<string> {
-  const response = await request(url, '/potluck/evaluate', { tokens, at, want: 'hash' }, AbortSignal.timeout(SLOW));
+export async function evaluateHash(
+  url: string,
+  tokens: readonly number[],
+  at: readonly number[],
+): Promise<string> {
+  const response = await request(
+    url,
+    '/potluck/evaluate',
+    { tokens, at, want: 'hash' },
+    AbortSignal.timeout(SLOW),
+  );
   return ((await json(response)) as { sha256: string }).sha256;
 }
 
@@ -101,7 +120,12 @@ export async function evaluateLoss(
   tokens: readonly number[],
   at: readonly number[],
 ): Promise<{ loss: number; count: number }> {
-  const response = await request(url, '/potluck/evaluate', { tokens, at, want: 'loss' }, AbortSignal.timeout(SLOW));
+  const response = await request(
+    url,
+    '/potluck/evaluate',
+    { tokens, at, want: 'loss' },
+    AbortSignal.timeout(SLOW),
+  );
   return (await json(response)) as { loss: number; count: number };
 }
 
@@ -120,7 +144,10 @@ async function request(url: string, path: string, body: unknown, signal: AbortSi
   if (response.ok) return response;
   const text = (await response.text()).slice(0, 10_000);
   const wire = text.startsWith('{') ? (parse(text) as { error?: WireError }).error : undefined;
-  throw fromDaemon(wire ?? { message: `${url}${path} answered with status ${response.status}` }, response.status);
+  throw fromDaemon(
+    wire ?? { message: `${url}${path} answered with status ${response.status}` },
+    response.status,
+  );
 }
 
 function connectionError(url: string, error: unknown): unknown {
@@ -138,7 +165,8 @@ interface WireError {
 }
 
 function fromDaemon(error: WireError, status: number): PotluckError {
-  const text = typeof error.message === 'string' ? error.message : `The daemon answered with status ${status}`;
+  const text =
+    typeof error.message === 'string' ? error.message : `The daemon answered with status ${status}`;
   const known = typeof error.code === 'string' ? error.code.toUpperCase() : '';
   return new PotluckError(known in ERRORS ? (known as ErrorCode) : 'PROTOCOL', text);
 }

@@ -24,7 +24,7 @@ export interface UpFlags {
   readonly maxTokens?: number;
   readonly backend: DaemonOptions['backend'];
   readonly kernel?: string;
-  readonly disk?: number;
+  readonly window?: number;
 }
 
 /** What the defaults depend on. */
@@ -38,14 +38,22 @@ export interface Surroundings {
 /** Fills in the defaults. Throws BAD_OPTION where options contradict each other. */
 export async function daemonOptions(flags: UpFlags, surroundings: Surroundings): Promise<DaemonOptions> {
   if (flags.port !== 0 && flags.port === flags.linkPort) {
-    throw new PotluckError('BAD_OPTION', `--port and --link-port are both ${flags.port}: give two different ports`);
+    throw new PotluckError(
+      'BAD_OPTION',
+      `--port and --link-port are both ${flags.port}: give two different ports`,
+    );
   }
   return {
     apiHost: flags.host,
     apiPort: flags.port,
     linkPort: flags.linkPort ?? (await defaultLinkPort(flags.port, surroundings)),
     dataFolder: dataFolder(flags, surroundings),
-    model: flags.model === undefined ? surroundings.builtInModel : flags.model === 'none' ? 'none' : resolve(flags.model),
+    model:
+      flags.model === undefined
+        ? surroundings.builtInModel
+        : flags.model === 'none'
+          ? 'none'
+          : resolve(flags.model),
     memory: flags.memory ?? null,
     threads: flags.threads ?? availableParallelism(),
     share: flags.share ?? null,
@@ -58,7 +66,7 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
     maxTokens: flags.maxTokens ?? null,
     backend: flags.backend,
     kernel: flags.kernel ?? null,
-    diskBytes: flags.disk ?? null,
+    windowBytes: flags.window ?? null,
   };
 }
 
@@ -72,7 +80,10 @@ async function defaultLinkPort(apiPort: number, { isFree }: Surroundings): Promi
 function dataFolder(flags: UpFlags, { env }: Surroundings): string {
   if (flags.data !== undefined) return resolve(flags.data);
   if (flags.port === 0) throw new PotluckError('BAD_OPTION', '--port 0 (any free port) needs --data FOLDER');
-  const home = env.POTLUCK_HOME === undefined || env.POTLUCK_HOME === '' ? join(homedir(), '.potluck') : env.POTLUCK_HOME;
+  const home =
+    env.POTLUCK_HOME === undefined || env.POTLUCK_HOME === ''
+      ? join(homedir(), '.potluck')
+      : env.POTLUCK_HOME;
   return resolve(home, `device-${flags.port}`);
 }
 

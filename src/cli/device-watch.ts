@@ -23,8 +23,12 @@ export class DeviceWatch {
     this.#names = new Map(devices.map(each => [each.id, each.name]));
     if (!this.#names.has(device.id)) this.#names.set(device.id, device.name);
     const count = this.#names.size === 1 ? '1 device' : `${this.#names.size} devices`;
-    const joined = [...this.#names].filter(([id]) => !before.has(id)).map(([, name]) => `+ ${name} joined (${count})`);
-    const left = [...before].filter(([id]) => !this.#names?.has(id)).map(([, name]) => `- ${name} left (${count})`);
+    const joined = [...this.#names]
+      .filter(([id]) => !before.has(id))
+      .map(([, name]) => `+ ${name} joined (${count})`);
+    const left = [...before]
+      .filter(([id]) => !this.#names?.has(id))
+      .map(([, name]) => `- ${name} left (${count})`);
     return [...joined, ...left];
   }
 
@@ -36,6 +40,8 @@ export class DeviceWatch {
     if (!changed) return [];
     if (state === 'waiting') return ['Waiting for a device that has a model, or for enough memory.'];
     if (state === 'preparing') return [`Preparing ${name ?? 'a model'}: devices get their tiles.`];
-    return [`Serving ${name ?? 'a model'} on ${devices.length === 1 ? '1 device' : `${devices.length} devices`}.`];
+    return [
+      `Serving ${name ?? 'a model'} on ${devices.length === 1 ? '1 device' : `${devices.length} devices`}.`,
+    ];
   }
 }

@@ -37,13 +37,15 @@ export function parseDuration(option: string, text: string): number {
 /** '100mbit', '1gbit', '500kbit', at least 1 kbit: bytes a second, units are powers of 1000. */
 export function parseRate(option: string, text: string): number {
   const bits = numberWithUnit(text.replace(/\/s$|ps$/i, ''), { bit: 1, kbit: 1e3, mbit: 1e6, gbit: 1e9 });
-  if (bits === null || bits < 1e3 || bits > 1e12) throw refuse(option, text, 'a rate such as 100mbit or 1gbit');
+  if (bits === null || bits < 1e3 || bits > 1e12)
+    throw refuse(option, text, 'a rate such as 100mbit or 1gbit');
   return bits / 8;
 }
 
 export function parseInteger(option: string, text: string, least: number, most: number): number {
   const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= least && value <= most)) throw refuse(option, text, `a whole number from ${least} to ${most}`);
+  if (!(value >= least && value <= most))
+    throw refuse(option, text, `a whole number from ${least} to ${most}`);
   return value;
 }
 
@@ -52,7 +54,8 @@ export const parsePort = (option: string, text: string): number => parseInteger(
 /** A positive decimal number. */
 export function parsePositive(option: string, text: string): number {
   const value = numberWithUnit(text, { '': 1 });
-  if (value === null || value <= 0 || value > 1e6) throw refuse(option, text, 'a number over 0, at most 1000000');
+  if (value === null || value <= 0 || value > 1e6)
+    throw refuse(option, text, 'a number over 0, at most 1000000');
   return value;
 }
 

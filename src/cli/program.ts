@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import { version } from '../daemon/version.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { addBenchCommand } from './commands/bench-command.ts';
 import { addChatCommand } from './commands/chat-command.ts';
@@ -8,7 +9,7 @@ import { addEvalCommands } from './commands/eval-commands.ts';
 import { addPackCommand } from './commands/pack-command.ts';
 import { addStatusCommand } from './commands/status-command.ts';
 import { addUpCommand } from './commands/up-command.ts';
-import { projectVersion } from './project.ts';
+import { exitCode } from './exit-code.ts';
 
 /** Where help and the version go. */
 export type Print = (text: string) => void;
@@ -19,7 +20,7 @@ export function buildProgram(print: Print): Command {
     .description(
       'Several small devices at home share one language model and answer chats that none of them could hold alone.',
     )
-    .version(projectVersion(), '--version', 'print the version')
+    .version(version, '--version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command')
     .exitOverride()
@@ -64,15 +65,8 @@ export async function runCommandLine(
     if (error.code === 'commander.help') throw new PotluckError('BAD_OPTION', missingCommand(args));
     throw new PotluckError('BAD_OPTION', `${error.message.replace(/^error: /, '')}; see \`potluck --help\``);
   }
-  return exitCode;
+  return exitCode();
 }
 
 const missingCommand = (args: readonly string[]): string =>
   `potluck ${args.join(' ')} needs a further word; see \`potluck ${args.join(' ')} --help\``;
-
-let exitCode = 0;
-
-/** For commands whose answer can be no, such as an eval. */
-export function setExitCode(code: number): void {
-  exitCode = code;
-}

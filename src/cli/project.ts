@@ -1,12 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { projectRoot } from '../daemon/project-root.ts';
 import { PotluckError } from '../errors/errors.ts';
-
-export function projectVersion(): string {
-  const { version } = JSON.parse(readFileSync(join(projectRoot(), 'package.json'), 'utf8')) as { version: string };
-  return version;
-}
 
 /** The model that comes with the project. */
 export const builtInModel = (): string => join(projectRoot(), 'models', 'potluck-36m');

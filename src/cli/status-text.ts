@@ -26,7 +26,17 @@ function stateText(status: DaemonStatus): string {
   return total === 0 ? 'preparing' : `preparing: ${formatBytes(bytes)} of ${formatBytes(total)} on their way`;
 }
 
-const DEVICE_HEADER = ['device', 'role', 'kernel', 'threads', 'tiles', 'weights', 'streamed', 'memory', 'link'];
+const DEVICE_HEADER = [
+  'device',
+  'role',
+  'kernel',
+  'threads',
+  'tiles',
+  'weights',
+  'streamed',
+  'memory',
+  'link',
+];
 
 function deviceRow(device: DeviceStatus, own: boolean): string[] {
   const { memory, window, link } = device;

@@ -2,7 +2,9 @@
 export function textTable(rows: readonly (readonly string[])[]): string[] {
   const columns = rows[0]?.length ?? 0;
   const widths = Array.from({ length: columns }, (_, i) => Math.max(...rows.map(row => width(row[i] ?? ''))));
-  const right = Array.from({ length: columns }, (_, i) => rows.slice(1).every(row => /^[\d.,]/.test(row[i] ?? '')));
+  const right = Array.from({ length: columns }, (_, i) =>
+    rows.slice(1).every(row => /^[\d.,]/.test(row[i] ?? '')),
+  );
   return rows.map(row =>
     row
       .map((cell, i) => {

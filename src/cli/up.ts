@@ -45,7 +45,11 @@ export async function up(options: DaemonOptions, child: boolean): Promise<void> 
 function greeting({ apiUrl, linkPort }: RunningDaemon, options: DaemonOptions): string {
   const port = new URL(apiUrl).port;
   const memory =
-    options.memory === null ? 'no limit' : options.memory === 'auto' ? 'automatic' : formatBytes(options.memory);
+    options.memory === null
+      ? 'no limit'
+      : options.memory === 'auto'
+        ? 'automatic'
+        : formatBytes(options.memory);
   const message = `'{"model":"default","messages":[{"role":"user","content":"Hello!"}]}'`;
   return [
     '',
@@ -73,7 +77,8 @@ function watchDevices(daemon: RunningDaemon): { stop(): void } {
     } catch (error) {
       // Once is a slow moment; for long, it is a defect to be seen.
       failures++;
-      if (failures === 10) printError(new PotluckError('INTERNAL', 'The daemon does not answer itself', { cause: error }));
+      if (failures === 10)
+        printError(new PotluckError('INTERNAL', 'The daemon does not answer itself', { cause: error }));
     } finally {
       busy = false;
     }

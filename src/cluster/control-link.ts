@@ -5,7 +5,7 @@ import { type DeviceInfo, PROTOCOL_VERSION } from './device.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { MAX_MESSAGE_BYTES, type Message, messageText, parseGreeting, parseMessage } from './messages.ts';
 
-/** The part of a WebSocket (of `ws`) that a link uses; it is open when it comes here. */
+/** The part of a WebSocket (of `ws`) that a link uses; it is open when it comes here, and no message was lost. */
 export interface WebSocketLike {
   /** Bytes that wait to be sent. */
   readonly bufferedAmount: number;
@@ -60,8 +60,8 @@ interface WaitingRequest {
 }
 
 /**
- * A control link to one device: JSON messages over a WebSocket. Both sides say hello, then check cluster, protocol
- * and version. A message that is not valid closes this link and no other.
+ * A control link to one device: JSON messages over a WebSocket. The side that dialed says hello, then the other one (so nothing
+ * comes before somebody listens), and each checks cluster, protocol and version. A message that is not valid closes this link and no other.
  */
 export class ControlLink {
   readonly dialed: boolean;
@@ -97,13 +97,7 @@ export class ControlLink {
       () => this.close(new PotluckError('DEADLINE', `${this.#who()} did not say hello in ${HELLO_MS} ms.`)),
       HELLO_MS,
     );
-    this.send({
-      type: 'hello',
-      protocol: PROTOCOL_VERSION,
-      version: options.self.version,
-      cluster: options.cluster,
-      device: options.self,
-    });
+    if (options.dialed) this.#sendHello();
   }
 
   /** What the other side said of itself, with the address that it is reached at; null before its hello. */
@@ -173,6 +167,11 @@ export class ControlLink {
     this.#finish({ error, refusal });
   }
 
+  #sendHello(): void {
+    const { self, cluster } = this.#options;
+    this.send({ type: 'hello', protocol: PROTOCOL_VERSION, version: self.version, cluster, device: self });
+  }
+
   #who(): string {
     return this.#device === null
       ? `The device at ${this.remoteHost}`
@@ -203,6 +202,7 @@ export class ControlLink {
   #greet(text: string): void {
     const { self, cluster, timers } = this.#options;
     const greeting = parseGreeting(text);
+    if (!this.dialed) this.#sendHello();
     const { device } = greeting;
     if (device.id === self.id) {
       this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), 'self');

@@ -90,7 +90,9 @@ export class Coordinator {
 
   /** Followers came, went over to another hub, or changed. */
   update(): void {
-    if (this.#running) this.#schedule(DEBOUNCE_MS);
+    if (!this.#running) return;
+    this.#dropUseless();
+    this.#schedule(DEBOUNCE_MS);
   }
 
   /** A member's link ended. */
@@ -120,6 +122,15 @@ export class Coordinator {
     }
     // answers to a plan that was given up
     return ['prepared', 'prepare-progress', 'active'].includes(message.type);
+  }
+
+  /** A plan that is still being prepared for a device that does not follow any more is given up. */
+  #dropUseless(): void {
+    const attempt = this.#attempt;
+    if (attempt?.phase !== 'prepare') return;
+    const followers = new Set(this.#options.followers().map(m => m.id));
+    const gone = attempt.plan.devices.slice(1).find(d => !followers.has(d.id));
+    if (gone !== undefined) attempt.fail([], new PotluckError('DEVICE_LOST', `${deviceLabel(gone)} leaves.`));
   }
 
   #broken(error: PotluckError): void {
@@ -193,7 +204,8 @@ export class Coordinator {
       return plan;
     } catch (error) {
       const trouble = asPotluckError(error);
-      if (this.#trouble?.message !== trouble.message) host.log.warn(trouble.message);
+      if (this.#trouble?.message === trouble.message) return null;
+      host.log.warn(trouble.message);
       this.#trouble = trouble;
       changed();
       return null;
@@ -202,7 +214,6 @@ export class Coordinator {
 
   async #try(plan: Plan, spokes: readonly Member[], signature: string): Promise<void> {
     const { self, timers, holder, host, changed } = this.#options;
-    const before = this.#serving;
     const attempt = new PlanAttempt({
       plan,
       self: self(),
@@ -229,12 +240,15 @@ export class Coordinator {
       this.#blame(self().id, self().name, asPotluckError(error));
       return;
     }
-    // a device may have left while serve() ran
     if (!this.#running || holder.active !== plan) return;
     this.#serving = plan;
     this.#servingFor = signature;
     host.log.info(`Plan ${plan.epoch} is active on ${plan.devices.map(deviceLabel).join(', ')}.`);
-    this.#retire(before, plan);
+    this.#retire(plan);
+    const lost = spokes.find(spoke => !spoke.link.isOpen);
+    if (lost !== undefined) {
+      this.#broken(new PotluckError('DEVICE_LOST', `${deviceLabel(lost.device)} left as the plan began.`));
+    }
     changed();
   }
 
@@ -260,13 +274,11 @@ export class Coordinator {
     );
   }
 
-  /** Devices that were in the plan before and are not in this one give its memory back. */
-  #retire(before: Plan | null, plan: Plan): void {
+  /** Devices that are not in the plan give the memory of an earlier one back. */
+  #retire(plan: Plan): void {
     const inPlan = new Set(plan.devices.map(d => d.id));
-    const members = [...this.#options.followers(), ...this.#options.leavers()];
-    for (const member of members) {
-      const was = before?.devices.some(d => d.id === member.id) ?? false;
-      if (was && !inPlan.has(member.id)) member.link.send({ type: 'retire', epoch: plan.epoch });
+    for (const member of [...this.#options.followers(), ...this.#options.leavers()]) {
+      if (!inPlan.has(member.id)) member.link.send({ type: 'retire', epoch: plan.epoch });
     }
   }
 

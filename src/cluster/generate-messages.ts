@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import type { GenerateRequest } from '../engine/generate.ts';
+import { PotluckError } from '../errors/errors.ts';
 
 /** Most tokens of a prompt and of an answer in a message. */
 export const MAX_TOKENS = 131_072;
@@ -30,13 +31,32 @@ export const generateRequestSchema = v.object({
 
 export type GenerateRequestMessage = v.InferOutput<typeof generateRequestSchema>;
 
-export const requestToMessage = (request: GenerateRequest): GenerateRequestMessage => ({
-  prompt: [...request.prompt],
-  generated: [...request.generated],
-  maxTokens: request.maxTokens,
-  stopTokens: [...request.stopTokens],
-  sampling: { ...request.sampling, logitBias: [...request.sampling.logitBias] },
-});
+/** Most bytes of a request as JSON; a message has a little more around it. */
+const MAX_REQUEST_BYTES = (1 << 20) - 1024;
+
+/** The request as it travels. Throws BAD_REQUEST or CONTEXT_TOO_LONG where the other side would refuse it. */
+export function checkedRequest(request: GenerateRequest): GenerateRequestMessage {
+  const message = {
+    prompt: [...request.prompt],
+    generated: [...request.generated],
+    maxTokens: request.maxTokens,
+    stopTokens: [...request.stopTokens],
+    sampling: { ...request.sampling, logitBias: [...request.sampling.logitBias] },
+  };
+  if (
+    message.prompt.length + message.generated.length > MAX_TOKENS ||
+    JSON.stringify(message).length > MAX_REQUEST_BYTES
+  ) {
+    throw new PotluckError(
+      'CONTEXT_TOO_LONG',
+      'The prompt is too long to be sent to the hub. Make it shorter.',
+    );
+  }
+  const result = v.safeParse(generateRequestSchema, message, { abortEarly: true });
+  if (result.success) return result.output;
+  const issue = result.issues[0];
+  throw new PotluckError('BAD_REQUEST', `${v.getDotPath(issue) ?? 'request'}: ${issue.message}`);
+}
 
 export const requestFromMessage = (message: GenerateRequestMessage): GenerateRequest => ({
   ...message,

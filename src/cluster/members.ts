@@ -10,6 +10,8 @@ import { MAX_KNOWN_PEERS, type Message, type MessageOf } from './messages.ts';
 export const MAX_MEMBERS = 32;
 /** Most links that have not said hello yet. */
 const MOST_STRANGERS = 64;
+/** The first state comes within this time after the hello. */
+const STATE_MS = 5000;
 /** Reasons that were logged; more are not told apart. */
 const MOST_LOGGED = 256;
 
@@ -138,13 +140,23 @@ export class Members {
     const address = this.#links.get(link);
     if (address) this.#book.identified(address, device.id);
     // the other side decides, by its first state
-    if (this.#options.self().id > device.id) return;
+    if (this.#options.self().id > device.id) {
+      this.#awaitState(link, device);
+      return;
+    }
     const before = this.#members.get(device.id);
     if (before !== undefined && before.device.startedAt === device.startedAt) {
       link.close(new PotluckError('BUSY', `There is a link to ${deviceLabel(device)} already.`));
       return;
     }
     this.#join(link, device);
+  }
+
+  #awaitState(link: ControlLink, device: DeviceInfo): void {
+    this.#options.timers.setTimeout(() => {
+      if (this.#members.get(device.id)?.link === link) return;
+      link.close(new PotluckError('DEADLINE', `${deviceLabel(device)} did not use the link it has.`));
+    }, STATE_MS);
   }
 
   #join(link: ControlLink, device: DeviceInfo): void {

@@ -1,14 +1,25 @@
 import * as v from 'valibot';
 import type { DeviceInfo } from '../cluster/device.ts';
+import type { Engine } from '../engine/engine.ts';
+import type { PlanRunner } from '../engine/plan-runner.ts';
 import type { PlanHost } from './plan-host.ts';
 import { processMemory } from './memory-account.ts';
-import type { DeviceStatus } from './status.ts';
+import type { AllreduceStatus, DeviceStatus, EngineStatus } from './status.ts';
 
 /** What only the device itself knows; other devices ask for it over the control link. */
 export type LocalStatus = Pick<DeviceStatus, 'tiles' | 'tileBytes' | 'memory' | 'window' | 'kvPages'> & {
   readonly saturated: number;
   readonly notes: readonly string[];
+  /** Null on a spoke. */
+  readonly engine: EngineStatus | null;
+  readonly allreduce: AllreduceStatus | null;
 };
+
+/** What runs passes, on a hub. */
+export interface HubParts {
+  readonly engine: Engine;
+  readonly runner: PlanRunner;
+}
 
 const bytes = v.pipe(v.number(), v.finite(), v.minValue(0));
 
@@ -36,22 +47,58 @@ export const localStatusSchema = v.object({
   kvPages: bytes,
   saturated: bytes,
   notes: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1000))), v.maxLength(32)),
+  engine: v.nullable(
+    v.object({
+      active: bytes,
+      waiting: bytes,
+      tokensPerSecond: bytes,
+      promptTokens: bytes,
+      generatedTokens: bytes,
+      passes: bytes,
+    }),
+  ),
+  allreduce: v.nullable(
+    v.object({
+      count: bytes,
+      p50Microseconds: bytes,
+      p99Microseconds: bytes,
+      bytesSent: bytes,
+      bytesReceived: bytes,
+      bytesPerToken: bytes,
+    }),
+  ),
 });
 
-export function localStatus(host: PlanHost, budgetBytes: number | null, notes: readonly string[]): LocalStatus {
+export function localStatus(host: PlanHost, budgetBytes: number | null, notes: readonly string[], hub: HubParts | null): LocalStatus {
   const open = host.current;
   const memory = { budgetBytes, account: { ...open?.account }, ...processMemory() };
-  if (!open) return { tiles: 0, tileBytes: 0, memory, window: null, kvPages: 0, saturated: 0, notes };
+  const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
+  if (!open) return { ...parts, tiles: 0, tileBytes: 0, window: null, kvPages: 0, saturated: 0 };
   const { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds } = open.device.window.stats();
   return {
     tiles: open.tiles.order.length,
     tileBytes: open.tiles.order.reduce((sum, tile) => sum + open.model.manifest.tiles[tile]!.bytes, 0),
-    memory,
+    ...parts,
+    allreduce: hub ? allreduceStatus(host, hub.runner) : null,
     window: { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds },
     kvPages: open.device.kvPages,
     saturated: open.device.saturated,
     notes: [...notes, ...readNote(open.source.how)],
   };
+}
+
+function engineStatus(engine: Engine): EngineStatus {
+  const { active, waiting, tokensPerSecond, promptTokens, generatedTokens, passes } = engine.stats();
+  return { active, waiting, tokensPerSecond: tokensPerSecond ?? 0, promptTokens, generatedTokens, passes };
+}
+
+function allreduceStatus(host: PlanHost, runner: PlanRunner): AllreduceStatus | null {
+  const stats = host.hubStats();
+  if (!stats) return null;
+  const { sums, p50Microseconds, p99Microseconds, bytesSent, bytesReceived } = stats;
+  const tokens = Math.max(1, runner.tokens);
+  const bytesPerToken = (bytesSent + bytesReceived) / tokens;
+  return { count: sums, p50Microseconds, p99Microseconds, bytesSent, bytesReceived, bytesPerToken };
 }
 
 /** Reading through the page cache costs memory that no budget sees. */
@@ -60,7 +107,7 @@ const readNote = (how: string): string[] =>
 
 /** A device of the cluster, with what it told of itself where it answered. */
 export function deviceStatus(
-  device: DeviceInfo,
+  device: Pick<DeviceInfo, 'id' | 'name' | 'host' | 'version' | 'threads' | 'kernel' | 'exact' | 'share'>,
   role: DeviceStatus['role'],
   local: LocalStatus | null,
   progress: DeviceStatus['progress'],

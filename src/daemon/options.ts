@@ -13,7 +13,7 @@ export interface DaemonOptions {
   /** Bytes the whole process may take; 'auto': from what the system has free; null: no budget, all tiles stay. */
   readonly memory: number | 'auto' | null;
   readonly threads: number;
-  /** Weight of this device when tiles are shared out; null: measured. */
+  /** Weight of this device when tiles are shared out; null: its threads. */
   readonly share: number | null;
   /** Name that people see. */
   readonly name: string;
@@ -32,8 +32,8 @@ export interface DaemonOptions {
   readonly backend: 'native' | 'onnxruntime' | 'auto';
   /** Kernel variant of the native backend; null: the best this processor has. */
   readonly kernel: string | null;
-  /** Bytes of tiles the cache on disk may keep; null: no limit. */
-  readonly diskBytes: number | null;
+  /** Most bytes of tiles in memory, whatever `memory` leaves; null: no further limit. */
+  readonly windowBytes: number | null;
 }
 
 /** What `startDaemon` resolves to, once both ports listen. */

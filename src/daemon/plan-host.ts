@@ -1,5 +1,5 @@
 import { open as openFile } from 'node:fs/promises';
-import { createStarHub, type StarHub } from '../allreduce/star-hub.ts';
+import { createStarHub, type StarHub, type StarStats } from '../allreduce/star-hub.ts';
 import { createStarSpoke, type StarSpoke } from '../allreduce/star-spoke.ts';
 import { type Plan, tilesOf } from '../cluster/plan.ts';
 import type { DiskAddon } from '../disk-io/disk-addon.ts';
@@ -20,15 +20,11 @@ import { Window } from '../window-scheduler/window.ts';
 import { accountMemory, type MemoryAccount, processMemory } from './memory-account.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
 import { dialTensorLink, type TensorArrivals } from './tensor-links.ts';
+import { TIMERS } from './timers.ts';
 
 const LINK_MILLISECONDS = 30_000;
 const EMBEDDING_CACHE_BYTES = 1 << 20;
 const READ_THREADS = 2;
-const TIMERS = {
-  now: () => performance.now(),
-  setTimeout: (call: () => void, milliseconds: number) => setTimeout(call, milliseconds),
-  clearTimeout: (timer: unknown) => clearTimeout(timer as NodeJS.Timeout),
-};
 
 export interface PlanHostOptions {
   readonly deviceId: string;
@@ -40,6 +36,8 @@ export interface PlanHostOptions {
   /** Bytes of the whole process, and of tiles alone; null: no limit. */
   readonly memory: number | null;
   readonly windowBytes: number | null;
+  /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
+  onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
 
 /** What is open while a plan is active on this device. */
@@ -67,6 +65,12 @@ export class PlanHost {
 
   get current(): OpenPlan | null {
     return this.#open;
+  }
+
+  /** Sums and bytes of the active plan; null where this device is no hub of others. */
+  hubStats(): StarStats | null {
+    const star = this.#open?.star;
+    return star && 'stats' in star ? star.stats() : null;
   }
 
   /** Opens this device's part of `plan`; resolves to its KV pages. On the hub passes may run once `serve` is called. */
@@ -161,7 +165,7 @@ export class PlanHost {
       LINK_MILLISECONDS,
     );
     const { manifest } = this.#options.store.find(plan.modelId)!;
-    return createStarHub({
+    const hub = createStarHub({
       epoch: plan.epoch,
       ...passLimitsOf(device),
       timers: TIMERS,
@@ -171,6 +175,8 @@ export class PlanHost {
         logitColumns: headColumns(manifest, deviceTiles(manifest, tilesOf(plan, i + 1)).head),
       })),
     });
+    hub.onLost((id, error) => this.#options.onLost(plan.epoch, id, error));
+    return hub;
   }
 
   async #openSpoke(plan: Plan, device: DevicePass): Promise<StarSpoke> {
@@ -185,6 +191,7 @@ export class PlanHost {
       logitColumns: headColumns(manifest, device.tiles.head),
       timers: TIMERS,
     });
+    spoke.onLost(error => this.#options.onLost(plan.epoch, null, error));
     spoke.onPass(async ({ batch, residual }, allreduce) => {
       device.model.pass.residual.set(residual);
       device.model.setBatch(batch);

@@ -45,7 +45,7 @@ export class PlanRunner implements PassRunner {
   #plan: ActivePlan | null = null;
   #running: Promise<unknown> | null = null;
   #waiting = new Set<() => void>();
-  /** Tokens that went through passes, since the daemon started. */
+  /** Tokens that went through passes of the active plan. */
   tokens = 0;
 
   constructor(timers: WaitTimers) {
@@ -74,6 +74,7 @@ export class PlanRunner implements PassRunner {
   /** From now on passes run on `plan`. */
   begin(plan: ActivePlan): void {
     this.#plan = plan;
+    this.tokens = 0;
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
   }

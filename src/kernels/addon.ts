@@ -89,23 +89,11 @@ export interface KernelTests {
   ): void;
   testQuantize(kernel: string, x: Float32Array, q: Int8Array, scale: Float32Array, bias: Int32Array): void;
   testRmsnorm(kernel: string, x: Float32Array, weight: Float32Array, epsilon: number, y: Float32Array): void;
-  testRope(
-    kernel: string,
-    x: Float32Array,
-    position: number,
-    frequencies: Float32Array,
-    scale: number,
-  ): void;
+  testRope(kernel: string, x: Float32Array, position: number, frequencies: Float32Array, scale: number): void;
   testExp(kernel: string, x: Float32Array, y: Float32Array): void;
   testSilu(kernel: string, gate: Float32Array, up: Float32Array, h: Float32Array): void;
   /** Returns how many were saturated. */
-  testFixed(
-    kernel: string,
-    v: Float32Array,
-    scale: Float32Array,
-    limit: number,
-    partial: Int32Array,
-  ): number;
+  testFixed(kernel: string, v: Float32Array, scale: Float32Array, limit: number, partial: Int32Array): number;
   testResidual(kernel: string, residual: Float32Array, partial: Int32Array, inverse: Float32Array): void;
   testHalf(kernel: string, x: Float32Array, y: Uint16Array): void;
   testAttention(
@@ -114,6 +102,16 @@ export interface KernelTests {
     heads: number,
     headDim: number,
     kv: Uint16Array,
+    pages: Int32Array,
+    positions: number,
+    out: Float32Array,
+  ): void;
+  testAttentionFloat(
+    kernel: string,
+    q: Float32Array,
+    heads: number,
+    headDim: number,
+    kv: Float32Array,
     pages: Int32Array,
     positions: number,
     out: Float32Array,

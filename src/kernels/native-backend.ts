@@ -134,6 +134,11 @@ function native<T>(call: () => T): T {
 function asKernelError(error: unknown): PotluckError {
   const message = error instanceof Error ? error.message : String(error);
   const unknown = error instanceof Error && 'code' in error && error.code === 'KERNEL_UNKNOWN';
-  if (!unknown) return new PotluckError('KERNEL_FAILED', `The native addon refused a call: ${message}.`, { cause: error });
-  return new PotluckError('KERNEL_UNKNOWN', `There is no such ${message}. Change POTLUCK_KERNEL.`, { cause: error });
+  if (!unknown)
+    return new PotluckError('KERNEL_FAILED', `The native addon refused a call: ${message}.`, {
+      cause: error,
+    });
+  return new PotluckError('KERNEL_UNKNOWN', `There is no such ${message}. Change POTLUCK_KERNEL.`, {
+    cause: error,
+  });
 }

@@ -1,6 +1,7 @@
 /**
- * Tiny ONNX models as protobuf bytes: one matrix product with the weights as an input. Field numbers are those of
- * onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only what is needed is written.
+ * Tiny ONNX models as protobuf bytes: one matrix product with its weights inside. onnxruntime packs weights that are
+ * part of a model; as inputs they would be unpacked to float32 at every run. Field numbers are those of onnx.proto
+ * (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only what is needed is written.
  */
 
 const IR_VERSION = 8;
@@ -11,65 +12,92 @@ const UINT8 = 2;
 const ATTRIBUTE_INT = 2;
 
 /** Unsigned integer, 7 bits a byte, least first. */
-function varint(value: number): number[] {
+function varint(value: number): Buffer {
   const bytes: number[] = [];
   let rest = value;
   while (rest >= 128) {
     bytes.push((rest % 128) | 128);
     rest = Math.floor(rest / 128);
   }
-  return [...bytes, rest];
+  return Buffer.from([...bytes, rest]);
 }
 
-/** A number field. */
-const number = (field: number, value: number): number[] => [...varint(field * 8), ...varint(value)];
+const number = (field: number, value: number): Buffer => Buffer.concat([varint(field * 8), varint(value)]);
 
-/** A field with bytes: a message or a text. */
-const message = (field: number, ...parts: readonly number[][]): number[] => {
-  const body = parts.flat();
-  return [...varint(field * 8 + 2), ...varint(body.length), ...body];
+/** A field that is a message, a text or bytes. */
+function message(field: number, ...parts: readonly Uint8Array[]): Buffer {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  return Buffer.concat([varint(field * 8 + 2), varint(length), ...parts]);
+}
+
+const text = (field: number, value: string): Buffer => message(field, Buffer.from(value));
+
+/** ValueInfoProto of [tokens, columns] float32; the run decides how many tokens. */
+const activations = (field: number, name: string, columns: number): Buffer => {
+  const shape = message(2, message(1, text(2, 'tokens')), message(1, number(1, columns)));
+  return message(field, text(1, name), message(2, message(1, number(1, FLOAT), shape)));
 };
 
-const text = (field: number, value: string): number[] => message(field, [...new TextEncoder().encode(value)]);
+/** TensorProto in GraphProto.initializer. */
+const weights = (name: string, type: number, shape: readonly number[], data: NodeJS.TypedArray): Buffer =>
+  message(
+    5,
+    ...shape.map(size => number(1, size)),
+    number(2, type),
+    text(8, name),
+    message(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength)),
+  );
 
-/** ValueInfoProto: a tensor and its shape; a name is a dimension that the run decides. */
-const tensor = (field: number, name: string, type: number, shape: readonly (number | string)[]): number[] => {
-  const dimensions = shape.map(size => message(1, typeof size === 'number' ? number(1, size) : text(2, size)));
-  return message(field, text(1, name), message(2, message(1, number(1, type), message(2, ...dimensions))));
-};
-
-const attribute = (name: string, value: number): number[] =>
+const attribute = (name: string, value: number): Buffer =>
   message(5, text(1, name), number(3, value), number(20, ATTRIBUTE_INT));
 
-const operatorSet = (domain: string, version: number): number[] => message(8, text(1, domain), number(2, version));
+const operatorSet = (domain: string, version: number): Buffer =>
+  message(8, text(1, domain), number(2, version));
 
-const model = (...graph: readonly number[][]): Uint8Array =>
-  Uint8Array.from([
-    ...number(1, IR_VERSION),
-    ...message(7, ...graph, text(2, 'panel')),
-    ...operatorSet('', OPSET),
-    ...operatorSet('com.microsoft', CONTRIB_OPSET),
+const model = (...graph: readonly Buffer[]): Uint8Array =>
+  Buffer.concat([
+    number(1, IR_VERSION),
+    message(7, ...graph, text(2, 'product')),
+    operatorSet('', OPSET),
+    operatorSet('com.microsoft', CONTRIB_OPSET),
   ]);
 
-/** 4-bit weights with a scale for every 32 inputs. */
-export interface W4Product {
-  readonly rows: number;
-  /** A multiple of 32. */
-  readonly columns: number;
-  /** 0: float32 activations. 4: activations quantized to int8 in groups. */
-  readonly accuracyLevel: 0 | 4;
-}
+/** Weights of a product y [tokens, rows] = x [tokens, columns] times transposed weights; columns a multiple of 32. */
+export type ProductWeights =
+  | {
+      readonly format: 'w4';
+      readonly rows: number;
+      readonly columns: number;
+      /** [rows, columns / 32, 16]: low nibble first, 8 is zero. */
+      readonly nibbles: Uint8Array;
+      /** [rows, columns / 32] */
+      readonly scales: Float32Array;
+    }
+  | {
+      readonly format: 'float';
+      readonly rows: number;
+      readonly columns: number;
+      /** [columns, rows] */
+      readonly values: Float32Array;
+    };
 
-/**
- * y [tokens, rows] = x [tokens, columns] by MatMulNBits; inputs x, b uint8 [rows, columns / 32, 16] (low nibble first, zero point 8)
- * and scales float32 [rows, columns / 32].
- */
-export function w4ModelBytes({ rows, columns, accuracyLevel }: W4Product): Uint8Array {
-  const groups = columns / 32;
+/** 0: activations stay float32. 4: they are quantized to int8 in groups of 32, as docs/numerics.md does. */
+export type AccuracyLevel = 0 | 4;
+
+/** The model with input 'x' and output 'y'. `accuracyLevel` is for w4. */
+export function productModelBytes(product: ProductWeights, accuracyLevel: AccuracyLevel): Uint8Array {
+  const { rows, columns } = product;
+  const ends = [activations(11, 'x', columns), activations(12, 'y', rows)];
+  if (product.format === 'float')
+    return model(
+      message(1, text(1, 'x'), text(1, 'weights'), text(2, 'y'), text(4, 'MatMul')),
+      weights('weights', FLOAT, [columns, rows], product.values),
+      ...ends,
+    );
   return model(
     message(
       1,
-      ...['x', 'b', 'scales'].map(name => text(1, name)),
+      ...['x', 'nibbles', 'scales'].map(name => text(1, name)),
       text(2, 'y'),
       text(4, 'MatMulNBits'),
       attribute('K', columns),
@@ -79,19 +107,8 @@ export function w4ModelBytes({ rows, columns, accuracyLevel }: W4Product): Uint8
       attribute('accuracy_level', accuracyLevel),
       text(7, 'com.microsoft'),
     ),
-    tensor(11, 'x', FLOAT, ['tokens', columns]),
-    tensor(11, 'b', UINT8, [rows, groups, 16]),
-    tensor(11, 'scales', FLOAT, [rows, groups]),
-    tensor(12, 'y', FLOAT, ['tokens', rows]),
-  );
-}
-
-/** y [tokens, rows] = x [tokens, columns] by MatMul; inputs x and b float32 [columns, rows]. */
-export function floatModelBytes(rows: number, columns: number): Uint8Array {
-  return model(
-    message(1, text(1, 'x'), text(1, 'b'), text(2, 'y'), text(4, 'MatMul')),
-    tensor(11, 'x', FLOAT, ['tokens', columns]),
-    tensor(11, 'b', FLOAT, [columns, rows]),
-    tensor(12, 'y', FLOAT, ['tokens', rows]),
+    weights('nibbles', UINT8, [rows, columns / 32, 16], product.nibbles),
+    weights('scales', FLOAT, [rows, columns / 32], product.scales),
+    ...ends,
   );
 }

@@ -1,7 +1,7 @@
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend, BackendModel, Half, PlacedTile } from '../kernels/backend.ts';
 import type { ModelShape } from '../pack/manifest.ts';
-import { constantOffset, kvPageBytes, PAGE_POSITIONS, tileBytes, tileCount } from '../pack/tile-shape.ts';
+import { constantOffset, PAGE_POSITIONS, tileBytes, tileCount } from '../pack/tile-shape.ts';
 import { type ChannelRanges, fixedPointScales, TileOutputs } from './calibrate-ranges.ts';
 
 /** Most tokens of a calibration. */
@@ -84,12 +84,6 @@ async function calibrateLayers(
     options.onLayer?.(layer);
   }
 }
-
-/** Bytes of memory that a calibration takes of its backend. */
-export const calibrationBytes = (s: ModelShape): number =>
-  tileCount(s, 'attention') * tileBytes(s, 'attention') +
-  tileCount(s, 'ffn') * tileBytes(s, 'ffn') +
-  Math.ceil(CALIBRATION_TOKENS / PAGE_POSITIONS) * kvPageBytes(s, tileCount(s, 'attention'));
 
 /** Reads the tiles of a layer into the weights memory, one behind the other. */
 async function placeLayer(

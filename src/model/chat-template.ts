@@ -173,7 +173,8 @@ class RenderQueue {
     try {
       worker = this.#createWorker();
     } catch (error) {
-      return this.#failFirst(`could not be run: ${error instanceof Error ? error.message : String(error)}`);
+      this.#failFirst(`could not be run: ${error instanceof Error ? error.message : String(error)}`);
+      return;
     }
     this.#worker = worker;
     this.#ready = false;

@@ -1,5 +1,5 @@
 import type { ModelShape } from '../pack/manifest.ts';
-import { BLOCK_ROWS, tileBytes, tileCount, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
+import { BLOCK_ROWS, tileBytes, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
 import { type FillRow, writePanel } from './cut-panel.ts';
 
 /** Rows of a matrix, as float32; see StoredRows. */
@@ -91,6 +91,3 @@ export async function cutHeadTile(s: ModelShape, head: ReadRows, index: number):
   writePanel(s.weights, panel!, wholeRows(rows, s.width), tile);
   return tile;
 }
-
-/** Tiles of a layer. */
-export const layerTiles = (s: ModelShape): number => tileCount(s, 'attention') + tileCount(s, 'ffn');

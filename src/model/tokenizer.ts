@@ -135,7 +135,7 @@ function loadLibrary(json: TokenizerJson, config: object, rule: BreakRule): Libr
     // The post-processor would add begin and end tokens, the decoder is src/model/tokenizer-pieces.ts.
     const parts = { ...json, post_processor: null, decoder: null, model };
     const library: Library = new LibraryTokenizer({ ...shell, ...parts }, config);
-    library.pre_tokenizer = withoutBreaker(library.pre_tokenizer, rule);
+    library.pre_tokenizer = withoutBreaker(library.pre_tokenizer ?? wordsOf(library.model.vocab), rule);
     library.model.merges = [];
     model.vocab = {};
     model.merges = [];
@@ -164,13 +164,23 @@ interface BreakRule {
 }
 
 /** Runs after control tokens are split off: takes the breaker out, then does what the model's own pre-tokenizer does. */
-function withoutBreaker(inner: PreTokenize | null, rule: BreakRule): PreTokenize {
+function withoutBreaker(inner: PreTokenize, rule: BreakRule): PreTokenize {
   return (text, options) => {
     const whole = rule.breaker === '' ? text : text.replaceAll(rule.breaker, '');
-    const pieces = inner === null ? [whole] : inner(whole, options);
     // A piece that is a control token to the letter could be looked up as one.
-    return pieces.flatMap(piece => (rule.controls.has(piece) ? [piece[0]!, piece.slice(1)] : [piece]));
+    return inner(whole, options).flatMap(piece =>
+      rule.controls.has(piece) ? [piece[0]!, piece.slice(1)] : [piece],
+    );
   };
+}
+
+/**
+ * For models without a pre-tokenizer, where a text would be one long word: ten times slower than words, which are also cached.
+ * Words may be cut off where no token of the vocabulary reaches over the border, which is so for SentencePiece's U+2581.
+ */
+function wordsOf(vocab: readonly (string | undefined)[]): PreTokenize {
+  const crosses = vocab.some(piece => piece !== undefined && /[^\u2581]\u2581/.test(piece));
+  return crosses ? text => [text] : text => text.split(/(?<=[^\u2581])(?=\u2581)/);
 }
 
 function namedTokens(config: Record<string, unknown>): Record<string, string> {

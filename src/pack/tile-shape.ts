@@ -117,6 +117,9 @@ export const embeddingRowBytes = (s: ModelShape, format: 'bf16' | 'int8'): numbe
 /** Positions in one KV page. */
 export const PAGE_POSITIONS = 16;
 
+/** Bytes of one stored key or value channel: halves for w4, floats for bf16 (which is for checking). */
+export const kvChannelBytes = (s: ModelShape): number => (s.weights === 'w4' ? 2 : 4);
+
 /** Bytes of one KV page on a device that holds `attentionTiles` attention tiles (all layers together). */
 export const kvPageBytes = (s: ModelShape, attentionTiles: number): number =>
-  attentionTiles * 2 * PAGE_POSITIONS * s.headDim * 2;
+  attentionTiles * 2 * PAGE_POSITIONS * s.headDim * kvChannelBytes(s);

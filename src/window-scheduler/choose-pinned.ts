@@ -61,20 +61,24 @@ export function choosePinned(tiles: readonly WindowTile[], budget: number, least
   return { pinned, pinnedBytes, ringBytes: usable - pinnedBytes, streamedBytes: total - pinnedBytes };
 }
 
-/** Error diffusion: every tile adds its share of `capacity`; one is pinned when the shares so far pay for it. */
+/**
+ * Error diffusion: every tile adds its share of `capacity`, and is pinned when the shares so far pay for it. Counted in
+ * pages times pages, so that nothing is rounded.
+ */
 function spread(
   tiles: readonly WindowTile[],
   total: number,
   capacity: number,
 ): { pinned: boolean[]; pinnedBytes: number } {
-  const share = capacity / total;
+  const totalPages = total / ALIGNMENT;
+  const capacityPages = capacity / ALIGNMENT;
   let owed = 0;
   let pinnedBytes = 0;
   const pinned = tiles.map(({ bytes }) => {
-    owed += bytes * share;
-    // Rounding in `owed` must not pin past the capacity.
-    if (owed < bytes || pinnedBytes + bytes > capacity) return false;
-    owed -= bytes;
+    const pages = bytes / ALIGNMENT;
+    owed += pages * capacityPages;
+    if (owed < pages * totalPages) return false;
+    owed -= pages * totalPages;
     pinnedBytes += bytes;
     return true;
   });

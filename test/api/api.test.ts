@@ -117,8 +117,6 @@ test.each([
   ['evil.example', 403],
   ['localhost.evil.example', 403],
   ['127.0.0.1.evil.example', 403],
-  ['user@localhost', 403],
-  ['localhost/x', 403],
 ])('Host %s gives %i', async (host, status) => {
   expect(await raw({ host })).toEqual({ status, code: status === 200 ? null : 'forbidden' });
 });

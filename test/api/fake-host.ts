@@ -37,7 +37,7 @@ export class FakeGenerator implements Generator {
     }
     if (this.error !== null) throw this.error;
     if (this.hang)
-      return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
+      return new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
     yield { type: 'finish', reason: script.length > request.maxTokens ? 'length' : 'stop' };
   }
 }

@@ -53,10 +53,29 @@ describe('file tile source', () => {
     const folder = await temporaryFolder();
     const tiles: TileOfFile[] = [];
     for (let i = 0; i < 60; i++) tiles.push(...(await writeTiles(`${folder}/${i}.bin`, [4096])));
-    const source = openSource(tiles);
+    let early = 0;
+    const source = openSource(tiles, {
+      open: async path => {
+        const handle = await open(path, 'r');
+        let reading = 0;
+        return {
+          read: async (...args) => {
+            reading++;
+            const result = await handle.read(...args);
+            reading--;
+            return result;
+          },
+          close: () => {
+            if (reading > 0) early++;
+            return handle.close();
+          },
+        };
+      },
+    });
     const memory = new ArrayBuffer(60 * 4096);
     await Promise.all(tiles.map((_, i) => source.read(i, memory, i * 4096)));
     expect(source.stats()).toMatchObject({ reads: 60, retries: 0 });
+    expect(early).toBe(0);
   });
 
   it('names file and tile: wrong bytes, an early end, no file, an unknown tile', async () => {

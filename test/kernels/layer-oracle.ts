@@ -84,7 +84,9 @@ function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
     const [wq, wk, wv, wo] = small.tile('attention', layer, index).panels;
     const halves = (values: Float64Array) => values.map(value => fromHalf(toHalf(value)));
     const inputs = x.map(row => asInput(small, row));
-    const keys = inputs.map((row, t) => halves(rotated(times(wk!, row).slice(0, headDim), t, ropeFrequencies)));
+    const keys = inputs.map((row, t) =>
+      halves(rotated(times(wk!, row).slice(0, headDim), t, ropeFrequencies)),
+    );
     const values = inputs.map(row => halves(times(wv!, row).slice(0, headDim)));
     inputs.forEach((row, t) => {
       const q = times(wq!, row);

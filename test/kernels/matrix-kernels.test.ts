@@ -8,7 +8,13 @@ const variants = machineVariants();
 
 type Call = typeof addon.testW4;
 /** Runs one matrix product into poisoned memory with a guard behind it. */
-function product(call: Call, kernel: string, panel: MadePanel, x: Float32Array, tokens: number): Float32Array {
+function product(
+  call: Call,
+  kernel: string,
+  panel: MadePanel,
+  x: Float32Array,
+  tokens: number,
+): Float32Array {
   const rows = panel.weights.length;
   const columns = panel.weights[0]?.length ?? 0;
   const out = new Float32Array(tokens * rows + 16).fill(POISON);
@@ -57,40 +63,46 @@ it('runs at least the reference', () => {
 });
 
 describe.each(variants)('%s', kernel => {
-  it.each(COLUMNS)('multiplies w4 panels of %i columns like the reference, for any number of tokens', columns => {
-    const random = randomSource(columns);
-    for (const rows of ROWS) {
-      const panel = makeW4(
-        rows,
-        columns,
-        () => Math.floor(random() * 16),
-        () => random() * 0.02 - 0.01,
-      );
-      const x = randomFloats(random, MOST_TOKENS * columns, 3);
-      for (let tokens = 0; tokens <= MOST_TOKENS; tokens++) {
-        const out = product(addon.testW4, kernel, panel, x, tokens);
-        const expected = product(addon.testW4, 'reference', panel, x, tokens);
-        expect(floatBits(out)).toEqual(floatBits(expected));
+  it.each(COLUMNS)(
+    'multiplies w4 panels of %i columns like the reference, for any number of tokens',
+    columns => {
+      const random = randomSource(columns);
+      for (const rows of ROWS) {
+        const panel = makeW4(
+          rows,
+          columns,
+          () => Math.floor(random() * 16),
+          () => random() * 0.02 - 0.01,
+        );
+        const x = randomFloats(random, MOST_TOKENS * columns, 3);
+        for (let tokens = 0; tokens <= MOST_TOKENS; tokens++) {
+          const out = product(addon.testW4, kernel, panel, x, tokens);
+          const expected = product(addon.testW4, 'reference', panel, x, tokens);
+          expect(floatBits(out)).toEqual(floatBits(expected));
+        }
+        const out = product(addon.testW4, kernel, panel, x, 3);
+        expectNear(out, panel, quantized(x), 3, columns / 32 + 2);
       }
-      const out = product(addon.testW4, kernel, panel, x, 3);
-      expectNear(out, panel, quantized(x), 3, columns / 32 + 2);
-    }
-  });
+    },
+  );
 
-  it.each(COLUMNS)('multiplies bf16 panels of %i columns like the reference, for any number of tokens', columns => {
-    const random = randomSource(columns + 1);
-    for (const rows of ROWS) {
-      const panel = makeBf16(rows, columns, () => random() * 2 - 1);
-      const x = randomFloats(random, MOST_TOKENS * columns, 3);
-      for (const tokens of [0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16]) {
-        const out = product(addon.testBf16, kernel, panel, x, tokens);
-        const expected = product(addon.testBf16, 'reference', panel, x, tokens);
-        expect(floatBits(out)).toEqual(floatBits(expected));
+  it.each(COLUMNS)(
+    'multiplies bf16 panels of %i columns like the reference, for any number of tokens',
+    columns => {
+      const random = randomSource(columns + 1);
+      for (const rows of ROWS) {
+        const panel = makeBf16(rows, columns, () => random() * 2 - 1);
+        const x = randomFloats(random, MOST_TOKENS * columns, 3);
+        for (const tokens of [0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16]) {
+          const out = product(addon.testBf16, kernel, panel, x, tokens);
+          const expected = product(addon.testBf16, 'reference', panel, x, tokens);
+          expect(floatBits(out)).toEqual(floatBits(expected));
+        }
+        const out = product(addon.testBf16, kernel, panel, x, 3);
+        expectNear(out, panel, Float64Array.from(x), 3, columns + 1);
       }
-      const out = product(addon.testBf16, kernel, panel, x, 3);
-      expectNear(out, panel, Float64Array.from(x), 3, columns + 1);
-    }
-  });
+    },
+  );
 
   it.each<[string, (row: number, column: number) => number, () => number]>([
     ['only the lowest nibble', () => 0, () => 0.01],

@@ -81,11 +81,14 @@ describe.each(SHAPES)('%s', (_, shape) => {
     expect(relativeError(rows, exact)).toBeLessThan(bound);
   });
 
-  it.each(variants)('gives the same bits with %s as with the reference, and with 1, 2 and 3 threads', async kernel => {
-    const expected = bits(await wholePass(backend('reference'), shape));
-    for (const threads of [1, 2, 3])
-      expect(bits(await wholePass(backend(kernel, threads), shape))).toEqual(expected);
-  });
+  it.each(variants)(
+    'gives the same bits with %s as with the reference, and with 1, 2 and 3 threads',
+    async kernel => {
+      const expected = bits(await wholePass(backend('reference'), shape));
+      for (const threads of [1, 2, 3])
+        expect(bits(await wholePass(backend(kernel, threads), shape))).toEqual(expected);
+    },
+  );
 
   it('gives the same bits token by token as in one pass', async () => {
     const small = makeSmallModel(shape);

@@ -46,7 +46,12 @@ export function smallShape(changes: Partial<ModelShape> = {}): ModelShape {
 }
 
 /** Rows and columns of the panel that the model has; the rest is padding, and zero. */
-function realSize(s: ModelShape, kind: TileKind, panel: Panel, index: number): [rows: number, columns: number] {
+function realSize(
+  s: ModelShape,
+  kind: TileKind,
+  panel: Panel,
+  index: number,
+): [rows: number, columns: number] {
   if (kind === 'attention') return [panel.rows, panel.columns];
   if (kind === 'head') return [Math.min(panel.rows, s.vocabulary - index * s.tiling.headRows), panel.columns];
   const columns = Math.min(s.tiling.ffnColumns, s.ffnWidth - index * s.tiling.ffnColumns);
@@ -138,13 +143,19 @@ export class SmallDevice {
     const choose = (kind: TileKind, layer: number) => {
       for (let index = 0; index < tileCount(shape, kind); index++) {
         if (!mine(kind, layer, index)) continue;
-        const slot = kind === 'attention' ? attentionTiles++ : kind === 'ffn' ? 0 : index * shape.tiling.headRows;
+        const slot =
+          kind === 'attention' ? attentionTiles++ : kind === 'ffn' ? 0 : index * shape.tiling.headRows;
         chosen.push({ key: `${kind} ${layer}`, slot, bytes: small.tile(kind, layer, index).bytes });
       }
     };
     for (let layer = 0; layer < shape.layers; layer++) for (const kind of HALVES) choose(kind, layer);
     choose('head', 0);
-    this.#weights = backend.allocate(Math.max(1, chosen.reduce((sum, { bytes }) => sum + bytes.length, 0)));
+    this.#weights = backend.allocate(
+      Math.max(
+        1,
+        chosen.reduce((sum, { bytes }) => sum + bytes.length, 0),
+      ),
+    );
     let offset = 0;
     for (const { key, slot, bytes } of chosen) {
       new Uint8Array(this.#weights, offset).set(bytes);
@@ -235,4 +246,3 @@ export async function runPass(device: SmallDevice, batch: Batch): Promise<Float3
   await device.model.run(device.allSteps());
   return device.logits(batch.logitRows.length);
 }
-

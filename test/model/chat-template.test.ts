@@ -119,6 +119,7 @@ test.each([
   expect(workers[0]!.terminated).toBe(true);
   workers[0]!.emit('message', { type: 'text', text: 'late' });
   workers[1]!.emit('message', { type: 'ready' });
+  workers[0]!.emit('message', { type: 'text', text: 'late too' });
   workers[1]!.emit('message', { type: 'text', text: 'two' });
   expect(await second).toMatchObject({ text: 'two' });
 });

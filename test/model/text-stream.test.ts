@@ -5,11 +5,12 @@ import { TextStream } from '../../src/model/text-stream.ts';
 import { byteFallbackTokenizer, byteLevelTokenizer } from './tiny-tokenizers.ts';
 
 const tokenizers = [
-  ['byte level', byteLevelTokenizer()],
-  ['byte fallback', byteFallbackTokenizer()],
+  ['byte level', byteLevelTokenizer(), (text: string) => text],
+  // SentencePiece writes a space as U+2581, so that character itself comes back as a space.
+  ['byte fallback', byteFallbackTokenizer(), (text: string) => text.replaceAll('\u2581', ' ')],
 ] as const;
 
-describe.each(tokenizers)('%s', (_, tokenizer) => {
+describe.each(tokenizers)('%s', (_, tokenizer, expected) => {
   const streamed = (ids: readonly number[], stop: string[] = []) => {
     const stream = new TextStream(tokenizer, { stop, startsText: true });
     const pieces = ids.map(id => stream.push(id));
@@ -21,7 +22,7 @@ describe.each(tokenizers)('%s', (_, tokenizer) => {
       fc.property(fc.string({ unit: 'binary', maxLength: 60 }), text => {
         const ids = tokenizer.encode(text, { special: false });
         const result = streamed(ids);
-        expect(result.text).toBe(text);
+        expect(result.text).toBe(expected(text));
         for (const piece of result.pieces) expect(piece).not.toMatch(/[\uD800-\uDFFF]/u);
       }),
     );

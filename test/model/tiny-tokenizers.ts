@@ -6,7 +6,7 @@ const added = (first: number) =>
   CONTROLS.map((content, i) => ({ id: first + i, content, special: true, normalized: false }));
 
 /** Controls 0 to 2, then one token for each byte, then a few merges. */
-export function byteLevelTokenizer(config: object = {}): Tokenizer {
+export function byteLevelTokenizer(model: object = {}, preTokenizer: object = {}): Tokenizer {
   const characters = [...Array(256).keys()].map(byteCharacter);
   const merges = ['h e', 'l l', 'he ll', 'hell o', 'Ġ t', 'Ã ©', '< |', '| >'];
   const pieces = [...CONTROLS, ...characters, ...merges.map(merge => merge.replace(' ', ''))];
@@ -14,19 +14,24 @@ export function byteLevelTokenizer(config: object = {}): Tokenizer {
     {
       added_tokens: added(0),
       normalizer: null,
-      pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
+      pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true, ...preTokenizer },
       post_processor: null,
       decoder: { type: 'ByteLevel' },
-      model: { type: 'BPE', vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])), merges },
+      model: {
+        type: 'BPE',
+        vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
+        merges,
+        ...model,
+      },
     },
-    { eos_token: '<|im_end|>', ...config },
+    { eos_token: '<|im_end|>' },
   );
 }
 
 /** As Llama 2 does it: a space before every text, spaces as U+2581, bytes as `<0xHH>`. */
-export function byteFallbackTokenizer(): Tokenizer {
+export function byteFallbackTokenizer(furtherMerges: readonly string[] = []): Tokenizer {
   const bytes = [...Array(256).keys()].map(byte => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
-  const merges = ['▁ t', '▁t h', '▁th e', 'h e', 'i m'];
+  const merges = ['▁ t', '▁t h', '▁th e', 'h e', 'i m', ...furtherMerges];
   const pieces = [
     ...CONTROLS,
     ...bytes,

@@ -10,7 +10,9 @@ export interface AddressFlags {
 /** Adds --url and --port: which daemon to talk to. */
 export function withAddress(command: Command): Command {
   return command
-    .option('--url <address>', 'API of the daemon (default: http://127.0.0.1:11500)', text => parseUrl('--url', text))
+    .option('--url <address>', 'API of the daemon (default: http://127.0.0.1:11500)', text =>
+      parseUrl('--url', text),
+    )
     .option('--port <port>', 'port of a daemon of this machine', text => parsePort('--port', text));
 }
 

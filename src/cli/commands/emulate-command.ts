@@ -10,13 +10,18 @@ export function addEmulateCommand(program: Command): void {
       'Starts several real daemons on this machine, each with a folder and a memory budget of its own, and slow links\n' +
         'between them where asked. The first has the model; the others get their parts from it.',
     )
-    .option('--port <port>', 'API port of the first device, then every second one (default: free ones)', text =>
-      parsePort('--port', text),
+    .option(
+      '--port <port>',
+      'API port of the first device, then every second one (default: free ones)',
+      text => parsePort('--port', text),
     )
     .action(async (flags: EmulationFlags & { readonly port?: number }) => {
       const { port, devices } = flags;
       if (port !== undefined && (port < 1 || port + 2 * devices - 1 > 65535)) {
-        throw new PotluckError('BAD_OPTION', `--port ${port} leaves no room for the ports of ${devices} devices`);
+        throw new PotluckError(
+          'BAD_OPTION',
+          `--port ${port} leaves no room for the ports of ${devices} devices`,
+        );
       }
       const { emulate } = await import('../emulate/emulate.ts');
       await emulate({ ...emulationOptions(flags), ...(port === undefined ? {} : { port }) });

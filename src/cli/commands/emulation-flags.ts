@@ -30,7 +30,9 @@ export function withDevices(command: Command, count: number): Command {
 /** Adds the options that say what each emulated device is like. */
 export function withEmulation(command: Command): Command {
   return command
-    .option('--memory <size>', 'most memory of each device, such as 256M', text => parseBytes('--memory', text))
+    .option('--memory <size>', 'most memory of each device, such as 256M', text =>
+      parseBytes('--memory', text),
+    )
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
       parseInteger('--threads', text, 1, 1024),
     )
@@ -50,7 +52,10 @@ export function withEmulation(command: Command): Command {
 export function emulationOptions(flags: EmulationFlags): EmulationOptions {
   const { devices, memory, threads, shares, linkLatency, linkRate, model } = flags;
   if (shares !== undefined && shares.length !== devices) {
-    throw new PotluckError('BAD_OPTION', `--shares has ${shares.length} numbers for ${devices} devices: give one for each`);
+    throw new PotluckError(
+      'BAD_OPTION',
+      `--shares has ${shares.length} numbers for ${devices} devices: give one for each`,
+    );
   }
   const slow = linkLatency !== undefined || linkRate !== undefined;
   return {

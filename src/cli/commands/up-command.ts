@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { DEFAULT_API_PORT, daemonOptions, type UpFlags } from '../daemon-options.ts';
 import { isFree } from '../free-port.ts';
 import {
@@ -21,20 +21,37 @@ export function addUpCommand(program: Command): void {
       'Starts this device. Devices of one network and one cluster name find each other and share the model.\n' +
         'Without options it serves the small model that comes along, at http://127.0.0.1:11500.',
     )
-    .option('--model <folder>', "pack to serve (see `potluck pack`), or 'none': the model comes from another device")
+    .option(
+      '--model <folder>',
+      "pack to serve (see `potluck pack`), or 'none': the model comes from another device",
+    )
     .option('--memory <size>', "most memory of the whole process, such as 512M or 1.5G, or 'auto'", text =>
       text === 'auto' ? text : parseBytes('--memory', text),
+    )
+    .option('--window <size>', 'most memory for weights; the rest streams from disk', text =>
+      parseBytes('--window', text),
     )
     .option('--threads <n>', 'threads that compute (default: one for each core)', text =>
       parseInteger('--threads', text, 1, 1024),
     )
-    .option('--share <weight>', 'part of the work, relative to other devices (default: measured)', text =>
+    .option('--share <weight>', 'part of the work, relative to other devices (default: its threads)', text =>
       parsePositive('--share', text),
     )
-    .option('--name <name>', 'name that people see (default: the host name)', text => parseName('--name', text))
-    .option('--cluster <name>', 'only devices of the same name join', text => parseName('--cluster', text), 'home')
+    .option('--name <name>', 'name that people see (default: the host name)', text =>
+      parseName('--name', text),
+    )
+    .option(
+      '--cluster <name>',
+      'only devices of the same name join',
+      text => parseName('--cluster', text),
+      'home',
+    )
     .option('--port <port>', 'port of the API', text => parsePort('--port', text), DEFAULT_API_PORT)
-    .option('--host <address>', 'address the API listens on; 0.0.0.0 lets other machines chat, too', '127.0.0.1')
+    .option(
+      '--host <address>',
+      'address the API listens on; 0.0.0.0 lets other machines chat, too',
+      '127.0.0.1',
+    )
     .option('--link-port <port>', 'port other devices connect to (default: the one after --port)', text =>
       parsePort('--link-port', text),
     )
@@ -49,16 +66,20 @@ export function addUpCommand(program: Command): void {
       parsePeer('--advertise', text),
     )
     .option('--data <folder>', 'folder for the identity and cached tiles (default: ~/.potluck/device-PORT)')
-    .option('--disk <size>', 'most bytes of cached tiles', text => parseBytes('--disk', text))
-    .option('--max-tokens <n>', 'most tokens of one answer', text => parseInteger('--max-tokens', text, 1, 1 << 20))
+    .option('--max-tokens <n>', 'most tokens of one answer', text =>
+      parseInteger('--max-tokens', text, 1, 1 << 20),
+    )
     .option(
       '--backend <which>',
       'what computes: auto, native or onnxruntime',
       text => parseChoice('--backend', text, ['auto', 'native', 'onnxruntime']),
       'auto',
     )
-    .option('--kernel <name>', 'variant of the native kernels, for tests (default: the best of this processor)')
-    .option('--child', 'announce the ports as JSON and end with standard input')
+    .option(
+      '--kernel <name>',
+      'variant of the native kernels, for tests (default: the best of this processor)',
+    )
+    .addOption(new Option('--child', 'announce the ports as JSON and end with standard input').hideHelp())
     .action(async (flags: UpFlags & { readonly child?: true }) => {
       const options = await daemonOptions(flags, { env: process.env, builtInModel: builtInModel(), isFree });
       const { up } = await import('../up.ts');

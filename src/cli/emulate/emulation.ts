@@ -47,6 +47,8 @@ export interface Emulation {
   /** API of the first device. */
   readonly apiUrl: string;
   status(device: number): Promise<DaemonStatus>;
+  /** API of the hub: it runs the engine. Rejects with NOT_READY where there is none. */
+  hubUrl(): Promise<string>;
   /** Waits until these devices (all, unless given) serve one plan of exactly them. Rejects with NOT_READY. */
   serving(devices?: readonly number[], deadline?: number): Promise<void>;
   /** Ends all devices and removes their folders. May be called twice. */
@@ -145,7 +147,17 @@ class RunningEmulation implements Emulation {
     return fetchStatus(this.devices[device]!.apiUrl);
   }
 
-  async serving(wanted?: readonly number[], deadline = this.#options.deadline ?? READY_MILLISECONDS): Promise<void> {
+  async hubUrl(): Promise<string> {
+    const { hub } = await this.status(0);
+    const child = this.#children.find(each => each.announcement.deviceId === hub?.id);
+    if (child === undefined) throw new PotluckError('NOT_READY', 'The emulated devices have no hub');
+    return child.announcement.apiUrl;
+  }
+
+  async serving(
+    wanted?: readonly number[],
+    deadline = this.#options.deadline ?? READY_MILLISECONDS,
+  ): Promise<void> {
     const indices = wanted ?? this.devices.map((_, index) => index);
     const end = performance.now() + deadline;
     let said = '';
@@ -177,7 +189,9 @@ class RunningEmulation implements Emulation {
   }
 
   #notReady(missing: string): PotluckError {
-    const words = this.#children.filter(each => each.lastWords !== '').map(each => `${each.name}: ${each.lastWords}`);
+    const words = this.#children
+      .filter(each => each.lastWords !== '')
+      .map(each => `${each.name}: ${each.lastWords}`);
     const said = words.length === 0 ? '' : `; last words: ${words.join('; ')}`;
     return new PotluckError('NOT_READY', `The emulated devices are not ready in time: ${missing}${said}`);
   }
@@ -198,7 +212,8 @@ export function missingIn(statuses: readonly DaemonStatus[]): string | null {
     const inPlan = devices.filter(each => each.role !== 'waiting').length;
     if (inPlan !== count) return `the plan of ${device.name} has ${inPlan} of ${count} devices`;
     if (device.role === 'waiting') return `${device.name} is not in the plan`;
-    if (own !== epoch) return `${device.name} has plan ${own}, and ${statuses[0]?.device.name} has plan ${epoch}`;
+    if (own !== epoch)
+      return `${device.name} has plan ${own}, and ${statuses[0]?.device.name} has plan ${epoch}`;
   }
   return null;
 }

@@ -184,11 +184,11 @@ class ThreadRun {
   }
 
   uint8_t* kv_part(const Step& step, int64_t i) const {
-    return m_.kv + tile(step, i).slot * (2 * kPagePositions * m_.shape.head_dim * 2);
+    return m_.kv + tile(step, i).slot * m_.shape.kv_part_bytes();
   }
 
-  // Rotates q and k of a token, and stores k and v in its page. K part: [head_dim, 16 positions] halves; V part behind
-  // it: [16 positions, head_dim].
+  // Rotates q and k of a token, and stores k and v in its page. K part: [head_dim, 16 positions]; V part behind
+  // it: [16 positions, head_dim]; halves or floats.
   void append(const Step& step, int64_t i, int64_t token) {
     const size_t row = size_t(i * m_.limits.max_tokens + token);
     const int dim = int(m_.shape.head_dim), half = dim / 2;
@@ -201,15 +201,27 @@ class ThreadRun {
     kernels_.rope(k, c, s, half, 1.0f);
     const int32_t position = m_.batch.positions[size_t(token)];
     const int32_t page = m_.batch.pages_of(token)[position / kPagePositions];
-    uint16_t* keys = reinterpret_cast<uint16_t*>(kv_part(step, i) + size_t(page) * m_.page_bytes);
-    uint16_t* values = keys + size_t(dim) * kPagePositions + size_t(position % kPagePositions) * size_t(dim);
+    uint8_t* part = kv_part(step, i) + size_t(page) * m_.page_bytes;
+    const size_t at = size_t(position % kPagePositions);
+    if (w4())
+      store_halves(k, m_.v + row * m_.kv_stride, dim, at, reinterpret_cast<uint16_t*>(part));
+    else
+      store_floats(k, m_.v + row * m_.kv_stride, dim, at, reinterpret_cast<float*>(part));
+  }
+
+  void store_halves(const float* k, const float* v, int dim, size_t at, uint16_t* part) {
     uint16_t* column = reinterpret_cast<uint16_t*>(mine_.block);
-    kernels_.to_half(m_.v + row * m_.kv_stride, dim, values);
+    kernels_.to_half(v, dim, part + size_t(dim) * (kPagePositions + at));
     for (int d = 0; d < dim; d += 256) {
       const int count = std::min(256, dim - d);
       kernels_.to_half(k + d, count, column);
-      for (int e = 0; e < count; e++) keys[size_t(d + e) * kPagePositions + size_t(position % kPagePositions)] = column[e];
+      for (int e = 0; e < count; e++) part[size_t(d + e) * kPagePositions + at] = column[e];
     }
+  }
+
+  static void store_floats(const float* k, const float* v, int dim, size_t at, float* part) {
+    std::copy(v, v + dim, part + size_t(dim) * (kPagePositions + at));
+    for (int d = 0; d < dim; d++) part[size_t(d) * kPagePositions + at] = k[d];
   }
 
   void attend(const Step& step, int64_t i, int64_t token, int first_head, int heads) {
@@ -225,7 +237,10 @@ class ThreadRun {
     args.positions = m_.batch.positions[size_t(token)] + 1;
     args.scores = mine_.scores;
     args.out = m_.attention_floats + row * m_.attention_stride + size_t(first_head) * dim;
-    kernels_.attention(&args);
+    if (w4())
+      kernels_.attention(&args);
+    else
+      kernels_.attention_float(&args);
   }
 
   // Columns behind the heads are zero from the start and nobody writes them.

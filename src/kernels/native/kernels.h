@@ -65,7 +65,9 @@ struct Kernels {
   void (*add_residual)(float* residual, const int32_t* partial, const float* inverse, int n);
 
   void (*to_half)(const float* x, int n, uint16_t* y);
+  // Keys and values are halves (attention) or floats (attention_float).
   void (*attention)(const AttentionArgs* args);
+  void (*attention_float)(const AttentionArgs* args);
 };
 
 extern const Kernels kReferenceKernels;

@@ -127,7 +127,8 @@ inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x
   __m256 acc[2][T];
   for (int half = 0; half < 2; half++)
     for (int t = 0; t < T; t++) acc[half][t] = _mm256_setzero_ps();
-  for (size_t g = 0; g < groups; g++)
+  for (size_t g = 0; g < groups; g++) {
+    if (T <= 4) prefetch_group(panel + g * 288);
     for (int half = 0; half < 2; half++) {
       __m256i low[4], high[4];
       for (int c = 0; c < 4; c++) {
@@ -152,6 +153,7 @@ inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x
         acc[half][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(wide), _mm256_mul_ps(ws, _mm256_set1_ps(scale)), acc[half][t]);
       }
     }
+  }
   for (int half = 0; half < 2; half++)
     for (int t = 0; t < T; t++) _mm256_storeu_ps(out + (token + size_t(t)) * out_stride + half * 8, acc[half][t]);
 }
@@ -170,7 +172,8 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
 
 const Kernels kAvx2Kernels = {
     "avx2",   w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many, silu_mul,  add_fixed,   add_residual, to_half, attention,
+    exp_many, silu_mul,  add_fixed,   add_residual, to_half, attention<HalfKv>,
+    attention<FloatKv>,
 };
 
 }  // namespace potluck

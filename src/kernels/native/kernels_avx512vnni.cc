@@ -81,6 +81,7 @@ inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x
   __m512 acc[T];
   for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; g++) {
+    if (T <= 4) prefetch_group(panel + g * 288);
     __m512i low[4], high[4];
     for (int c = 0; c < 4; c++) {
       const __m512i w = _mm512_loadu_si512(panel + g * 256 + size_t(c) * 64);
@@ -119,7 +120,8 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
 
 const Kernels kAvx512VnniKernels = {
     "avx512-vnni", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many,      silu_mul,  add_fixed,   add_residual, to_half, attention,
+    exp_many,      silu_mul,  add_fixed,   add_residual, to_half, attention<HalfKv>,
+    attention<FloatKv>,
 };
 
 }  // namespace potluck

@@ -8,7 +8,7 @@ namespace {
 constexpr size_t kMostScratch = size_t(1) << 34;
 constexpr size_t kMostKv = size_t(1) << 42;
 // Vector loads of a page's last values may read this far behind them.
-constexpr size_t kOverread = 64;
+constexpr size_t kOverread = 128;
 
 }  // namespace
 

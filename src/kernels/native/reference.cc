@@ -143,6 +143,19 @@ void to_half(const float* x, int n, uint16_t* y) {
   for (int i = 0; i < n; i++) y[i] = to_half_bits(x[i]);
 }
 
+// Kv is how keys and values are stored: a half or a float.
+float load_kv(const uint8_t* at, uint16_t) {
+  uint16_t half;
+  memcpy(&half, at, 2);
+  return from_half(half);
+}
+float load_kv(const uint8_t* at, float) {
+  float value;
+  memcpy(&value, at, 4);
+  return value;
+}
+
+template <class Kv>
 void attention(const AttentionArgs* a) {
   const size_t dim = size_t(a->head_dim);
   for (int h = 0; h < a->heads; h++) {
@@ -153,9 +166,7 @@ void attention(const AttentionArgs* a) {
       const uint8_t* page = a->kv + size_t(a->pages[t / 16]) * a->page_bytes;
       float acc = 0;
       for (size_t d = 0; d < dim; d++) {
-        uint16_t k;
-        memcpy(&k, page + (d * 16 + size_t(t % 16)) * 2, 2);
-        acc = std::fma(q[d], from_half(k), acc);
+        acc = std::fma(q[d], load_kv(page + (d * 16 + size_t(t % 16)) * sizeof(Kv), Kv{}), acc);
       }
       a->scores[t] = acc;
       most = acc > most ? acc : most;
@@ -169,10 +180,8 @@ void attention(const AttentionArgs* a) {
     for (size_t d = 0; d < dim; d++) {
       float acc = 0;
       for (int t = 0; t < a->positions; t++) {
-        const uint8_t* values = a->kv + size_t(a->pages[t / 16]) * a->page_bytes + dim * 32;
-        uint16_t v;
-        memcpy(&v, values + (size_t(t % 16) * dim + d) * 2, 2);
-        acc = std::fma(a->scores[t], from_half(v), acc);
+        const uint8_t* values = a->kv + size_t(a->pages[t / 16]) * a->page_bytes + dim * 16 * sizeof(Kv);
+        acc = std::fma(a->scores[t], load_kv(values + (size_t(t % 16) * dim + d) * sizeof(Kv), Kv{}), acc);
       }
       out[d] = acc / sum;
     }
@@ -183,7 +192,8 @@ void attention(const AttentionArgs* a) {
 
 const Kernels kReferenceKernels = {
     "reference", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many,    silu_mul,  add_fixed,   add_residual, to_half, attention,
+    exp_many,    silu_mul,  add_fixed,   add_residual, to_half, attention<uint16_t>,
+    attention<float>,
 };
 
 }  // namespace potluck

@@ -135,6 +135,17 @@ void to_half(const float* x, int n, uint16_t* y) {
     Lanes::store_half_n(y + i, Lanes::load_n(x + i, least(16, n - i)), least(16, n - i));
 }
 
+// --- weights from memory ---
+
+// Bytes that a stream of weights is fetched ahead where few tokens use it: the processor's own prefetch stops at the end
+// of every page. May point behind the panel; a prefetch never faults.
+constexpr size_t kAhead = 4096;
+
+// The share of one w4 group, scales included, of the bytes to come.
+inline void prefetch_group(const uint8_t* at) {
+  for (size_t line = 0; line < 320; line += 64) __builtin_prefetch(at + line + kAhead);
+}
+
 // --- bf16 ---
 
 // B row blocks times T tokens: B * T chains of additions in flight.
@@ -145,6 +156,8 @@ inline void bf16_part(const uint8_t* panel, size_t block_bytes, int columns, con
   for (int b = 0; b < B; b++)
     for (int t = 0; t < T; t++) acc[b][t] = Lanes::set1(0.0f);
   for (int k = 0; k < columns; k++) {
+    if (T <= 2 && k % 2 == 0)
+      for (int b = 0; b < B; b++) __builtin_prefetch(panel + size_t(b) * block_bytes + size_t(k) * 32 + kAhead);
     F w[B];
     for (int b = 0; b < B; b++) w[b] = Lanes::load_bf16(panel + size_t(b) * block_bytes + size_t(k) * 32);
     for (int t = 0; t < T; t++) {
@@ -187,6 +200,16 @@ void bf16_matmul(const uint8_t* panel, int blocks, int columns, const float* x, 
 
 // --- attention ---
 
+// How keys and values are stored.
+struct HalfKv {
+  static constexpr size_t bytes = 2;
+  static F load(const uint8_t* at) { return Lanes::load_half(at); }
+};
+struct FloatKv {
+  static constexpr size_t bytes = 4;
+  static F load(const uint8_t* at) { return Lanes::load(reinterpret_cast<const float*>(at)); }
+};
+
 inline const uint8_t* page_at(const AttentionArgs& a, int page) {
   return a.kv + size_t(a.pages[page]) * a.page_bytes;
 }
@@ -194,7 +217,7 @@ inline const uint8_t* page_at(const AttentionArgs& a, int page) {
 inline size_t score_stride(const AttentionArgs& a) { return size_t((a.positions + 15) / 16 * 16); }
 
 // Scores of H heads (from `head`) with the keys of P pages.
-template <int H, int P>
+template <class Kv, int H, int P>
 inline void score_pages(const AttentionArgs& a, int head, int page) {
   const size_t dim = size_t(a.head_dim), stride = score_stride(a);
   const float* q = a.q + size_t(head) * dim;
@@ -205,7 +228,7 @@ inline void score_pages(const AttentionArgs& a, int head, int page) {
     for (int p = 0; p < P; p++) acc[h][p] = Lanes::set1(0.0f);
   for (size_t d = 0; d < dim; d++) {
     F k[P];
-    for (int p = 0; p < P; p++) k[p] = Lanes::load_half(keys[p] + d * 32);
+    for (int p = 0; p < P; p++) k[p] = Kv::load(keys[p] + d * 16 * Kv::bytes);
     for (int h = 0; h < H; h++) {
       const F qs = Lanes::set1(q[size_t(h) * dim + d]);
       for (int p = 0; p < P; p++) acc[h][p] = Lanes::fma(qs, k[p], acc[h][p]);
@@ -243,18 +266,18 @@ inline float softmax(float* scores, int positions) {
 }
 
 // Values of D vectors of channels (from channel `d`) for H heads.
-template <int H, int D>
+template <class Kv, int H, int D>
 inline void weigh_values(const AttentionArgs& a, int head, size_t d, const float* sums) {
   const size_t dim = size_t(a.head_dim), stride = score_stride(a);
   F acc[H][D];
   for (int h = 0; h < H; h++)
     for (int e = 0; e < D; e++) acc[h][e] = Lanes::set1(0.0f);
   for (int t = 0; t < a.positions; t += 16) {
-    const uint8_t* values = page_at(a, t / 16) + dim * 32 + d * 2;
+    const uint8_t* values = page_at(a, t / 16) + (dim * 16 + d) * Kv::bytes;
     const int count = least(16, a.positions - t);
     for (int j = 0; j < count; j++) {
       F v[D];
-      for (int e = 0; e < D; e++) v[e] = Lanes::load_half(values + size_t(j) * dim * 2 + size_t(e) * 32);
+      for (int e = 0; e < D; e++) v[e] = Kv::load(values + (size_t(j) * dim + size_t(e) * 16) * Kv::bytes);
       for (int h = 0; h < H; h++) {
         const F p = Lanes::set1(a.scores[size_t(h) * stride + size_t(t + j)]);
         for (int e = 0; e < D; e++) acc[h][e] = Lanes::fma(p, v[e], acc[h][e]);
@@ -269,30 +292,31 @@ inline void weigh_values(const AttentionArgs& a, int head, size_t d, const float
     }
 }
 
-template <int H>
+template <class Kv, int H>
 inline void attend_heads(const AttentionArgs& a, int head) {
   constexpr bool kMany = Lanes::kRegisters >= 32;
   constexpr int P = kMany ? (H <= 2 ? 4 : 2) : (H == 1 ? 4 : H == 2 ? 2 : 1);
   constexpr int D = kMany ? 4 : H <= 2 ? 2 : 1;
   const int pages = (a.positions + 15) / 16;
   int page = 0;
-  for (; page + P <= pages; page += P) score_pages<H, P>(a, head, page);
-  for (; page < pages; page++) score_pages<H, 1>(a, head, page);
+  for (; page + P <= pages; page += P) score_pages<Kv, H, P>(a, head, page);
+  for (; page < pages; page++) score_pages<Kv, H, 1>(a, head, page);
   float sums[H];
   for (int h = 0; h < H; h++) sums[h] = softmax(a.scores + size_t(h) * score_stride(a), a.positions);
   const size_t dim = size_t(a.head_dim);
   size_t d = 0;
-  for (; d + D * 16 <= dim; d += D * 16) weigh_values<H, D>(a, head, d, sums);
-  for (; d < dim; d += 16) weigh_values<H, 1>(a, head, d, sums);
+  for (; d + D * 16 <= dim; d += D * 16) weigh_values<Kv, H, D>(a, head, d, sums);
+  for (; d < dim; d += 16) weigh_values<Kv, H, 1>(a, head, d, sums);
 }
 
+template <class Kv>
 void attention(const AttentionArgs* a) {
   int head = 0;
-  for (; head + 4 <= a->heads; head += 4) attend_heads<4>(*a, head);
+  for (; head + 4 <= a->heads; head += 4) attend_heads<Kv, 4>(*a, head);
   const int rest = a->heads - head;
-  if (rest == 3) attend_heads<3>(*a, head);
-  if (rest == 2) attend_heads<2>(*a, head);
-  if (rest == 1) attend_heads<1>(*a, head);
+  if (rest == 3) attend_heads<Kv, 3>(*a, head);
+  if (rest == 2) attend_heads<Kv, 2>(*a, head);
+  if (rest == 1) attend_heads<Kv, 1>(*a, head);
 }
 
 }  // namespace

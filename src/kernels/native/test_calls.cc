@@ -214,32 +214,34 @@ napi_value test_half(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// testAttention(kernel, q [heads, headDim], heads, headDim, kv: Uint16Array [pages, 2, headDim * 16], pages: Int32Array,
+// testAttention and testAttentionFloat(kernel, q [heads, headDim], heads, headDim, kv: Uint16Array or Float32Array [pages, 2, headDim * 16], pages: Int32Array,
 // positions, out [heads, headDim])
+template <class Kv>
 napi_value test_attention(napi_env env, napi_callback_info info) {
+  constexpr bool kFloat = sizeof(Kv) == 4;
   Arguments a(env, info);
   size_t n, kv_count, page_count, any;
   float* q = a.floats(0, &n);
   const int64_t heads = a.integer(1, 64), dim = a.integer(2, 4096);
-  uint16_t* kv = a.array<uint16_t>(napi_uint16_array, 0, &kv_count);
+  Kv* kv = a.array<Kv>(kFloat ? napi_float32_array : napi_uint16_array, 0, &kv_count);
   int32_t* pages = a.array<int32_t>(napi_int32_array, 1, &page_count);
   const int64_t positions = a.integer(1, int64_t(page_count) * 16);
   float* out = a.floats(size_t(heads * dim), &any);
   if (!a.ok) return nullptr;
-  const size_t page_halves = size_t(dim) * 32;
+  const size_t page_channels = size_t(dim) * 32;
   bool inside = n >= size_t(heads * dim);
   for (size_t i = 0; i < page_count; i++)
-    inside = inside && pages[i] >= 0 && size_t(pages[i] + 1) * page_halves <= kv_count;
+    inside = inside && pages[i] >= 0 && size_t(pages[i] + 1) * page_channels <= kv_count;
   if (!inside) {
     throw_range(env, "q or pages", "is out of range");
     return nullptr;
   }
-  std::vector<uint16_t> store(kv_count + 32);  // loads may read behind the last page
-  memcpy(store.data(), kv, kv_count * 2);
+  std::vector<Kv> store(kv_count + 128);  // loads may read behind the last page
+  memcpy(store.data(), kv, kv_count * sizeof(Kv));
   std::vector<float> scores(size_t(4 * round_up(positions, 16)));
-  const AttentionArgs args{q, int(heads), int(dim), reinterpret_cast<uint8_t*>(store.data()), page_halves * 2, pages,
+  const AttentionArgs args{q, int(heads), int(dim), reinterpret_cast<uint8_t*>(store.data()), page_channels * sizeof(Kv), pages,
                            int(positions), scores.data(), out};
-  a.kernels->attention(&args);
+  (kFloat ? a.kernels->attention_float : a.kernels->attention)(&args);
   return nullptr;
 }
 
@@ -253,7 +255,8 @@ bool register_test_calls(napi_env env, napi_value exports) {
          set_function(env, exports, "testFixed", test_fixed) &&
          set_function(env, exports, "testResidual", test_residual) &&
          set_function(env, exports, "testHalf", test_half) &&
-         set_function(env, exports, "testAttention", test_attention);
+         set_function(env, exports, "testAttention", test_attention<uint16_t>) &&
+         set_function(env, exports, "testAttentionFloat", test_attention<float>);
 }
 
 }  // namespace potluck

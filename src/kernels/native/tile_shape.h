@@ -50,7 +50,11 @@ struct ModelShape {
 
   int64_t padded_vocabulary() const { return tile_count(TileKind::head) * head_rows; }
   int64_t constants_floats() const { return (layers * 4 + 1) * width; }
-  int64_t kv_page_bytes(int64_t attention_tiles) const { return attention_tiles * 2 * kPagePositions * head_dim * 2; }
+  // Bytes of one stored key or value channel: halves for w4, floats for bf16 (which is for checking).
+  int64_t kv_channel_bytes() const { return weights == Weights::w4 ? 2 : 4; }
+  // A tile's part of a page: keys and values of kPagePositions positions.
+  int64_t kv_part_bytes() const { return 2 * kPagePositions * head_dim * kv_channel_bytes(); }
+  int64_t kv_page_bytes(int64_t attention_tiles) const { return attention_tiles * kv_part_bytes(); }
 };
 
 struct Panel {

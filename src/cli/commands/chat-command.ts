@@ -1,0 +1,34 @@
+import type { Command } from 'commander';
+import { parseInteger, parsePositive } from '../option-values.ts';
+import { type AddressFlags, daemonUrl, withAddress } from './daemon-address.ts';
+
+interface ChatFlags extends AddressFlags {
+  readonly maxTokens?: number;
+  readonly temperature?: number;
+}
+
+export function addChatCommand(program: Command): void {
+  withAddress(program.command('chat'))
+    .summary('talk to the model')
+    .description(
+      'A conversation in the terminal with a daemon that runs. With a prompt, or with standard input from a pipe,\n' +
+        'prints one answer and ends.',
+    )
+    .argument('[prompt...]', 'one question')
+    .option('--max-tokens <n>', 'most tokens of an answer', text =>
+      parseInteger('--max-tokens', text, 1, 1 << 20),
+    )
+    .option('--temperature <t>', '0 always takes the likeliest word', text =>
+      text === '0' ? 0 : parsePositive('--temperature', text),
+    )
+    .action(async (words: string[], flags: ChatFlags) => {
+      const { chat } = await import('../chat.ts');
+      const options = {
+        url: daemonUrl(flags),
+        prompt: words.length === 0 ? null : words.join(' '),
+        maxTokens: flags.maxTokens ?? null,
+        temperature: flags.temperature ?? null,
+      };
+      await chat(options, { input: process.stdin, output: process.stdout, error: process.stderr });
+    });
+}

@@ -1,0 +1,86 @@
+import * as fileSystem from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+import { loadBackend } from '../daemon/load-backend.ts';
+import { crc32c } from '../disk-io/crc32c.ts';
+import { PotluckError } from '../errors/errors.ts';
+import { type BuildProgress, buildPack } from '../model/build-pack.ts';
+import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
+import type { Manifest, WeightFormat } from '../pack/manifest.ts';
+import { CALIBRATION_TEXT } from './calibration-text.ts';
+
+export interface PackOptions {
+  /** Folder of a checkpoint in the Hugging Face layout. */
+  readonly checkpoint: string;
+  /** Folder of the pack; must not exist yet. */
+  readonly target: string;
+  readonly name: string;
+  readonly weights: WeightFormat;
+  /** Attention tiles of one KV head; null: chosen from the shape. */
+  readonly attentionParts: number | null;
+  readonly onProgress: (progress: BuildProgress) => void;
+}
+
+/** Makes a pack of a checkpoint; calibrates on a short text, where the checkpoint has a tokenizer. See buildPack. */
+export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
+  const { checkpoint, target, name, weights, attentionParts, onProgress } = options;
+  const tokenizer = await checkpointTokenizer(checkpoint);
+  const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: availableParallelism() });
+  try {
+    return await buildPack({
+      checkpoint,
+      target,
+      name,
+      weights,
+      fileSystem,
+      crc32c,
+      backend: loaded.backend,
+      onProgress,
+      ...(attentionParts === null ? {} : { tiling: { partsPerKvHead: attentionParts } }),
+      ...(tokenizer === null
+        ? {}
+        : { calibrationTokens: tokenizer.encode(CALIBRATION_TEXT, { special: false }) }),
+    });
+  } finally {
+    loaded.backend.close();
+  }
+}
+
+/** The tokenizer of a checkpoint, or null where it has none. Rejects where its files are broken. */
+export async function checkpointTokenizer(checkpoint: string): Promise<Tokenizer | null> {
+  const json = await readJson(join(checkpoint, 'tokenizer.json'));
+  if (json === null) return null;
+  return createTokenizer(json, (await readJson(join(checkpoint, 'tokenizer_config.json'))) ?? {});
+}
+
+/** The parsed file, or null where there is none. Rejects with CHECKPOINT_INVALID where it is not JSON. */
+export async function readJson(path: string): Promise<unknown> {
+  let text: string;
+  try {
+    text = await fileSystem.readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw new PotluckError('DISK_READ', `${path} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new PotluckError('CHECKPOINT_INVALID', `${path} is not JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** A pack's name made of its checkpoint's folder: 'Llama 3.2 1B/' -> 'Llama-3.2-1B'. */
+export function nameOf(checkpoint: string): string {
+  const name = basename(resolve(checkpoint))
+    .replace(/[^A-Za-z0-9._-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '');
+  return name.slice(0, 100) || 'model';
+}
+
+/** 'Cutting tiles 12/130'. */
+export const progressText = ({ stage, done, total }: BuildProgress): string =>
+  `${stage === 'cut' ? 'Cutting tiles' : 'Calibrating layers'} ${done}/${total}`;

@@ -1,0 +1,285 @@
+import { randomInt } from 'node:crypto';
+import { networkInterfaces } from 'node:os';
+import bonjour from 'bonjour-service';
+import { type ConsolaInstance, createConsola } from 'consola';
+import type { ApiHost } from '../api/host.ts';
+import { type Cluster, createCluster } from '../cluster/cluster.ts';
+import type { ClusterHost } from '../cluster/cluster-host.ts';
+import { type DeviceInfo, PROTOCOL_VERSION } from '../cluster/device.ts';
+import { tilesOf } from '../cluster/plan.ts';
+import { MdnsDiscovery } from '../discovery/mdns-discovery.ts';
+import { crc32c } from '../disk-io/crc32c.ts';
+import { createEngine, type Engine } from '../engine/engine.ts';
+import type { Generator } from '../engine/generate.ts';
+import { PlanRunner } from '../engine/plan-runner.ts';
+import { type PotluckError, PotluckError as Failure } from '../errors/errors.ts';
+import { type ApiServer, openApiServer } from './api-server.ts';
+import { clusterStatus } from './cluster-status.ts';
+import { type DataFolder, openDataFolder } from './data-folder.ts';
+import { httpGetter } from './http-get.ts';
+import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
+import { type LoadedBackend, loadBackend } from './load-backend.ts';
+import { type LocalStatus, localStatus } from './local-status.ts';
+import { availableMemory } from './memory-account.ts';
+import { ModelStore } from './model-store.ts';
+import type { DaemonOptions, RunningDaemon } from './options.ts';
+import { PlanHost } from './plan-host.ts';
+import { openServedModel, type ServedModel } from './served-model.ts';
+import type { DaemonStatus } from './status.ts';
+import { TensorArrivals } from './tensor-links.ts';
+import { tileReaders } from './tile-readers.ts';
+import { TIMERS } from './timers.ts';
+import { version } from './version.ts';
+
+const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
+/** Names that a client may use for whatever model is served. */
+const ALIASES = ['default', 'potluck'];
+
+/** Starts a daemon; resolves when both ports listen. Rejects with what keeps it from starting, and leaves nothing open. */
+export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon> {
+  const opened: (() => Promise<void> | void)[] = [];
+  const closeAll = async () => {
+    for (const close of opened.splice(0).reverse()) await close();
+  };
+  try {
+    const folder = openDataFolder(options.dataFolder);
+    opened.push(() => folder.release());
+    const compute = await loadBackend(options);
+    opened.push(() => compute.backend.close());
+    const sum = compute.addon ? (bytes: Uint8Array, before: number) => compute.addon!.crc32c(bytes, before) : crc32c;
+    const store = await ModelStore.open(options.model, options.dataFolder, sum);
+    opened.push(() => store.close());
+    const daemon = new Daemon(options, folder, compute, store);
+    opened.push(() => daemon.close());
+    await daemon.open();
+    return daemon.running(closeAll);
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+/** Everything of one device, put together. */
+class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #folder: DataFolder;
+  readonly #compute: LoadedBackend;
+  readonly #store: ModelStore;
+  readonly #log: ConsolaInstance;
+  readonly #arrivals = new TensorArrivals();
+  readonly #runner = new PlanRunner(TIMERS);
+  readonly #engine: Engine;
+  readonly #plans: PlanHost;
+  readonly #memory: number | null;
+  readonly #startedAt = Date.now();
+  #cluster: Cluster | null = null;
+  #links: LinkServer | null = null;
+  #api: ApiServer | null = null;
+  #served: ServedModel | null = null;
+
+  constructor(options: DaemonOptions, folder: DataFolder, compute: LoadedBackend, store: ModelStore) {
+    this.#options = options;
+    this.#folder = folder;
+    this.#compute = compute;
+    this.#store = store;
+    this.#log = createConsola({ level: process.env.POTLUCK_DEBUG === '1' ? 4 : 1, stdout: process.stderr });
+    this.#memory = options.memory === 'auto' ? availableMemory() : options.memory;
+    this.#engine = createEngine({ runner: this.#runner, clock: TIMERS.now, limits: ENGINE_LIMITS });
+    this.#plans = new PlanHost({
+      deviceId: folder.deviceId,
+      backend: compute.backend,
+      disk: compute.addon,
+      store,
+      runner: this.#runner,
+      arrivals: this.#arrivals,
+      memory: this.#memory,
+      windowBytes: options.windowBytes,
+      onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
+    });
+    for (const note of compute.notes) this.#log.warn(note);
+  }
+
+  async open(): Promise<void> {
+    const { apiHost, apiPort, linkPort, discovery, cluster, peers } = this.#options;
+    this.#links = await openLinkServer({
+      port: linkPort,
+      arrivals: this.#arrivals,
+      readers: tileReaders(this.#store),
+      onControl: (socket, host) => this.#running().acceptLink(socket, host),
+      onError: error => this.#log.warn(error.message),
+    });
+    this.#api = await openApiServer(apiHost, apiPort, this.#apiHost(), {
+      status: () => this.#status(),
+      engine: () => this.#hubEngine(),
+      vocabulary: () => this.#runner.vocabulary,
+    });
+    this.#cluster = createCluster({
+      self: this.#device(this.#links.port, this.#api.port),
+      clusterName: cluster,
+      discovery: discovery ? createDiscovery() : null,
+      peers,
+      dial: dialControl,
+      timers: TIMERS,
+      host: this.#clusterHost(),
+    });
+    this.#cluster.start();
+  }
+
+  running(closeAll: () => Promise<void>): RunningDaemon {
+    let finish: () => void = () => undefined;
+    const finished = new Promise<void>(resolve => {
+      finish = resolve;
+    });
+    let stopping: Promise<void> | null = null;
+    return {
+      apiUrl: this.#api!.url,
+      linkPort: this.#links!.port,
+      deviceId: this.#folder.deviceId,
+      finished,
+      stop: () => {
+        stopping ??= closeAll().then(finish);
+        return stopping;
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#cluster?.stop({ leave: true });
+    await this.#engine.close();
+    await this.#api?.close();
+    await this.#links?.close();
+    this.#arrivals.close();
+    await this.#served?.close();
+  }
+
+  #running(): Cluster {
+    if (!this.#cluster) throw new Failure('NOT_READY', 'The daemon is still starting.');
+    return this.#cluster;
+  }
+
+  #device(linkPort: number, apiPort: number): DeviceInfo {
+    const { options, pack } = { options: this.#options, pack: this.#store.pack };
+    const { backend } = this.#compute;
+    return {
+      id: this.#folder.deviceId,
+      name: options.name,
+      version,
+      protocol: PROTOCOL_VERSION,
+      startedAt: this.#startedAt,
+      host: options.advertiseHost ?? '',
+      linkPort: options.advertisePort ?? linkPort,
+      apiPort,
+      threads: options.threads,
+      kernel: backend.name,
+      exact: backend.exact,
+      memoryBytes: Math.min(this.#memory ?? availableMemory(), options.windowBytes ?? Number.MAX_SAFE_INTEGER),
+      share: options.share ?? options.threads,
+      models: pack ? [{ id: pack.id, name: pack.manifest.name }] : [],
+    };
+  }
+
+  #clusterHost(): ClusterHost {
+    const plans = this.#plans;
+    const store = this.#store;
+    return {
+      prepare: async (plan, index, hub, onProgress, signal) => {
+        const get = httpGetter(hub.host, hub.linkPort);
+        const model = await store.receive(plan.modelId, get, signal);
+        await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
+      },
+      activate: (plan, index) => plans.activate(plan, index),
+      serve: (plan, kvPages) => plans.serve(plan, kvPages),
+      deactivate: reason => plans.deactivate(reason),
+      manifestFor: id => {
+        if (store.pack?.id === id) return store.pack.manifest;
+        throw new Failure('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
+      },
+      generator: this.#engine,
+      status: () => this.#localStatus(),
+      log: { info: text => this.#log.info(text), warn: text => this.#log.warn(text) },
+    };
+  }
+
+  #apiHost(): ApiHost {
+    return {
+      version,
+      allowedHosts: [],
+      now: () => Date.now(),
+      model: async () => {
+        const served = await this.#servedModel();
+        const { shape, stopTokens, beginToken } = this.#plans.current!.model.manifest;
+        return {
+          id: served.name,
+          aliases: [...ALIASES, served.id],
+          created: Math.floor(this.#startedAt / 1000),
+          context: shape.context,
+          vocabulary: shape.vocabulary,
+          tokenizer: served.tokenizer,
+          renderChat: (messages, extra) => served.renderChat(messages, extra),
+          stopTokens,
+          beginToken,
+        };
+      },
+      generator: this.#limited(() => this.#running().generator),
+      state: () => this.#cluster?.view().state ?? 'waiting',
+      randomSeed: () => randomInt(2 ** 47),
+      timers: TIMERS,
+      reportDefect: (error: PotluckError) => this.#log.error(`${error.code}: ${error.message}`, error.cause ?? ''),
+    };
+  }
+
+  /** Cuts answers at --max-tokens. */
+  #limited(generator: () => Generator): Generator {
+    const most = this.#options.maxTokens ?? Number.MAX_SAFE_INTEGER;
+    return {
+      generate: (request, signal) =>
+        generator().generate({ ...request, maxTokens: Math.min(request.maxTokens, most) }, signal),
+    };
+  }
+
+  /** Tokenizer and template of the model in the active plan. */
+  async #servedModel(): Promise<ServedModel> {
+    const open = this.#plans.current;
+    if (!open) throw new Failure('NOT_READY', 'No model is served yet. Look at: potluck status');
+    if (this.#served?.id === open.model.id) return this.#served;
+    const before = this.#served;
+    this.#served = await openServedModel(open.model);
+    await before?.close();
+    return this.#served;
+  }
+
+  #hubEngine(): Engine {
+    const view = this.#running().view();
+    if (view.role === 'hub') return this.#engine;
+    const hub = view.members.find(member => member.id === view.hubId);
+    const where = hub ? `Ask the hub, ${hub.name}, at port ${hub.apiPort} of ${hub.host}.` : 'There is no hub.';
+    throw new Failure('NOT_READY', `This device runs no passes of its own. ${where}`);
+  }
+
+  #localStatus(): LocalStatus {
+    const notes = [...this.#compute.notes];
+    if (this.#served?.fallbackTemplate)
+      notes.push('The model brings no chat template: messages are written as plain "role: content" lines.');
+    const isHub = this.#cluster?.view().role === 'hub';
+    return localStatus(this.#plans, this.#memory, notes, isHub ? { engine: this.#engine, runner: this.#runner } : null);
+  }
+
+  #status(): Promise<DaemonStatus> {
+    return clusterStatus({
+      cluster: this.#running(),
+      self: this.#device(this.#links!.port, this.#api!.port),
+      local: this.#localStatus(),
+      apiUrl: this.#api!.url,
+      model: this.#plans.current?.model ?? null,
+    });
+  }
+}
+
+function createDiscovery(): MdnsDiscovery {
+  return new MdnsDiscovery({
+    bonjour: (interfaceOptions, failed) => new bonjour.Bonjour(interfaceOptions as object, failed),
+    networkInterfaces,
+    timers: TIMERS,
+    loopback: false,
+  });
+}

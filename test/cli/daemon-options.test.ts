@@ -1,0 +1,58 @@
+import { resolve } from 'node:path';
+import { expect, test } from 'vitest';
+import { daemonOptions, type Surroundings, type UpFlags } from '../../src/cli/daemon-options.ts';
+
+const flags: UpFlags = {
+  port: 11500,
+  host: '127.0.0.1',
+  cluster: 'home',
+  peer: [],
+  discovery: true,
+  backend: 'auto',
+};
+const surroundings = (taken: number[] = [], env: Record<string, string> = {}): Surroundings => ({
+  env,
+  builtInModel: '/models/small',
+  isFree: async port => !taken.includes(port),
+});
+
+test('defaults', async () => {
+  const options = await daemonOptions(flags, surroundings([], { POTLUCK_HOME: '/data' }));
+  expect(options).toMatchObject({
+    apiPort: 11500,
+    linkPort: 11501,
+    dataFolder: resolve('/data/device-11500'),
+    model: '/models/small',
+    memory: null,
+    share: null,
+    advertiseHost: null,
+    maxTokens: null,
+    windowBytes: null,
+  });
+  expect(options.threads).toBeGreaterThan(0);
+  expect(options.name).not.toBe('');
+});
+
+test('a second daemon of a machine has a folder, a name and ports of its own', async () => {
+  const first = await daemonOptions(flags, surroundings());
+  const second = await daemonOptions({ ...flags, port: 11510 }, surroundings([11500, 11501]));
+  expect(second.dataFolder).not.toBe(first.dataFolder);
+  expect(second.name).not.toBe(first.name);
+  expect(second.linkPort).toBe(11511);
+});
+
+test('where the port after the API is taken, any free one is', async () => {
+  expect((await daemonOptions(flags, surroundings([11501]))).linkPort).toBe(0);
+  expect((await daemonOptions({ ...flags, port: 65535 }, surroundings())).linkPort).toBe(0);
+  expect((await daemonOptions({ ...flags, linkPort: 11501 }, surroundings([11501]))).linkPort).toBe(11501);
+});
+
+test('folders are absolute, none stays none', async () => {
+  const { model, dataFolder } = await daemonOptions(
+    { ...flags, model: 'pack', data: 'here' },
+    surroundings(),
+  );
+  expect(model).toBe(resolve('pack'));
+  expect(dataFolder).toBe(resolve('here'));
+  expect((await daemonOptions({ ...flags, model: 'none' }, surroundings())).model).toBe('none');
+});

@@ -1,0 +1,85 @@
+import { expect, test } from 'vitest';
+import { DeviceWatch } from '../../src/cli/device-watch.ts';
+import { statusText } from '../../src/cli/status-text.ts';
+import { formatBytes, formatMicroseconds, textTable } from '../../src/cli/text-table.ts';
+import { device, status } from './status-samples.ts';
+
+test('a status says who does what', () => {
+  const memory = { budgetBytes: 256 << 20, account: {}, residentBytes: 80 << 20, highWaterBytes: 90 << 20 };
+  const window = {
+    pinnedBytes: 6 << 20,
+    ringBytes: 1 << 20,
+    streamedBytes: 0,
+    reads: 0,
+    waitMicroseconds: 0,
+  };
+  const text = statusText(
+    status({
+      devices: [
+        device({ memory, window }),
+        device({ id: 'b', name: 'two', role: 'spoke', exact: false, link: { roundTripMicroseconds: 1234 } }),
+      ],
+      notes: ['onnxruntime computes.'],
+      allreduce: {
+        count: 3,
+        p50Microseconds: 80,
+        p99Microseconds: 900,
+        bytesSent: 1,
+        bytesReceived: 1,
+        bytesPerToken: 4096,
+      },
+      saturated: 2,
+    }),
+  );
+  expect(text).toContain('serving (plan 1)');
+  expect(text).toContain('small (w4)');
+  expect(text).toMatch(
+    /one \*\s+hub\s+reference\s+2\s+10\s+10\.0 MiB\s+4\.0 MiB a pass\s+80\.0 MiB of 256 MiB/,
+  );
+  expect(text).toMatch(/two\s+spoke\s+reference \(not exact\).*1\.23 ms/);
+  expect(text).toContain('Note: onnxruntime computes.');
+  expect(text).toContain('median 80 us, 99 % within 900 us, 4.0 KiB a token');
+  expect(text).toContain('2 tile outputs did not fit');
+});
+
+test('a status on the way says how far it is', () => {
+  const progress = { bytes: 5 << 20, total: 10 << 20 };
+  const text = statusText(
+    status({ state: 'preparing', hub: null, model: null, devices: [device({ progress })] }),
+  );
+  expect(text).toContain('preparing: 5.0 MiB of 10.0 MiB on their way');
+  expect(text).toMatch(/Model\s+none yet/);
+});
+
+test('devices that come and go are reported once', () => {
+  const watch = new DeviceWatch();
+  const alone = status({ devices: [device({ role: 'alone' })], notes: ['Be careful.'] });
+  expect(watch.see(alone)).toEqual(['Serving small (w4) on 1 device.', 'Note: Be careful.']);
+  expect(watch.see(alone)).toEqual([]);
+  expect(watch.see(status({}))).toEqual(['+ two joined (2 devices)']);
+  expect(watch.see(status({ state: 'preparing', devices: [device({})] }))).toEqual([
+    '- two left (1 device)',
+    'Preparing small (w4): devices get their tiles.',
+  ]);
+});
+
+test('numbers for people', () => {
+  expect([0, 1023, 1536, 300 << 20, 5 * 2 ** 40].map(formatBytes)).toEqual([
+    '0 B',
+    '1023 B',
+    '1.5 KiB',
+    '300 MiB',
+    '5.0 TiB',
+  ]);
+  expect([12.4, 1234, 2_500_000].map(formatMicroseconds)).toEqual(['12 us', '1.23 ms', '2.50 s']);
+});
+
+test('columns line up', () => {
+  expect(
+    textTable([
+      ['name', 'n'],
+      ['a', '1'],
+      ['long', '100'],
+    ]),
+  ).toEqual(['name    n', 'a       1', 'long  100']);
+});

@@ -1,0 +1,246 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { NativeModel, NativePool } from '../../src/kernels/addon.ts';
+import { shapeNumbers } from '../../src/kernels/native-backend.ts';
+import { encodeProgram } from '../../src/kernels/program.ts';
+import { tileBytes } from '../../src/pack/tile-shape.ts';
+import { addon } from './addon-under-test.ts';
+import { makeSmallModel, smallShape } from './small-model.ts';
+
+const shape = smallShape();
+const LIMITS = { attentionTiles: 3, kvPages: 5, maxTokens: 4, maxLogitRows: 2 };
+const frequencies = Float64Array.from(shape.ropeFrequencies);
+const { constants } = makeSmallModel(shape);
+const weightsBytes = tileBytes(shape, 'attention') * 3;
+let pool: NativePool;
+let weights: ArrayBuffer;
+let model: NativeModel;
+
+beforeAll(() => {
+  pool = addon.createPool(2, '');
+  weights = addon.allocate(weightsBytes);
+  model = addon.createModel(pool, shapeNumbers(shape, LIMITS), frequencies, constants, weights).model;
+});
+afterAll(() => {
+  addon.closeModel(model);
+  addon.closePool(pool);
+  addon.release(weights);
+});
+
+const ints = (...values: number[]) => Int32Array.of(...values);
+/** Two sequences: pages 0, 1 and page 4. */
+function setBatch(
+  positions: number[],
+  sequences: number[],
+  logitRows: number[] = [],
+  pages = ints(0, 1, 4),
+): void {
+  addon.setBatch(
+    model,
+    Int32Array.from(positions),
+    Int32Array.from(sequences),
+    pages,
+    ints(0, 2, 3),
+    ints(...logitRows),
+  );
+}
+
+describe('createModel', () => {
+  const create = (
+    numbers: Float64Array,
+    given: Partial<{ f: Float64Array; c: ArrayBuffer; w: ArrayBuffer }> = {},
+  ) => addon.createModel(pool, numbers, given.f ?? frequencies, given.c ?? constants, given.w ?? weights);
+
+  it.each([
+    ['width', 1, 0],
+    ['width', 1, 1.5],
+    ['width', 1, Number.NaN],
+    ['layers', 2, 1e9],
+    ['queryHeads', 3, 3],
+    ['kvHeads', 4, 3],
+    ['headDim', 5, 21],
+    ['normEpsilon', 9, -1],
+    ['partsPerKvHead', 10, 3],
+    ['ffnColumns', 11, 33],
+    ['headRows', 12, 8],
+    ['kvPages', 14, -1],
+    ['maxTokens', 15, 0],
+    ['maxTokens', 15, 1e7],
+    ['maxLogitRows', 16, Number.POSITIVE_INFINITY],
+  ])('refuses %s (number %i) of %d', (_, index, value) => {
+    const numbers = shapeNumbers(shape, LIMITS);
+    numbers[index] = value;
+    expect(() => create(numbers)).toThrow(RangeError);
+  });
+
+  it('refuses scratch and key memory beyond reason', () => {
+    const wide = { ...shape, ffnWidth: 1 << 20 };
+    expect(() => create(shapeNumbers(wide, { ...LIMITS, maxTokens: 65536 }))).toThrow(/scratch/);
+    expect(() =>
+      create(shapeNumbers(shape, { ...LIMITS, attentionTiles: 1 << 24, kvPages: 1 << 26 })),
+    ).toThrow(/kvPages/);
+  });
+
+  it('refuses buffers that do not fit', () => {
+    const numbers = shapeNumbers(shape, LIMITS);
+    expect(() => create(numbers.subarray(1))).toThrow(RangeError);
+    expect(() => create(numbers, { f: frequencies.subarray(1) })).toThrow(/ropeFrequencies/);
+    expect(() => create(numbers, { f: frequencies.map(() => 1e9) })).toThrow(/ropeFrequencies/);
+    expect(() => create(numbers, { c: constants.slice(4) })).toThrow(/constants/);
+    expect(() => create(numbers, { c: new ArrayBuffer(constants.byteLength) })).toThrow(/power of two/);
+    expect(() => create(numbers, { w: new ArrayBuffer(4096) })).toThrow(/allocate/);
+  });
+});
+
+describe('setBatch', () => {
+  it.each([
+    ['a position behind its pages', [16], [1], []],
+    ['a negative position', [-1], [0], []],
+    ['a position at the end of the context', [96], [0], []],
+    ['positions that do not rise', [3, 3], [0, 0], []],
+    ['positions that fall', [3, 0, 2], [0, 1, 0], []],
+    ['a sequence without a table', [0], [2], []],
+    ['a negative sequence', [0], [-1], []],
+    ['more tokens than maxTokens', [0, 1, 2, 3, 4], [0, 0, 0, 0, 0], []],
+    ['fewer sequences than positions', [0, 1], [0], []],
+    ['a logit row behind the tokens', [0, 1], [0, 0], [2]],
+    ['logit rows that do not rise', [0, 1], [0, 0], [1, 0]],
+    ['more logit rows than maxLogitRows', [0, 1, 2], [0, 0, 0], [0, 1, 2]],
+  ])('refuses %s', (_, positions, sequences, logitRows) => {
+    expect(() => setBatch(positions, sequences, logitRows)).toThrow(RangeError);
+  });
+
+  it('refuses pages that are not there', () => {
+    expect(() => setBatch([0], [0], [], ints(0, 1, 5))).toThrow(RangeError);
+    expect(() => setBatch([0], [0], [], ints(-1, 1, 4))).toThrow(RangeError);
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0), ints(0, 2), ints())).toThrow(RangeError);
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0, 1), ints(0, 2, 1, 2), ints())).toThrow(
+      RangeError,
+    );
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(), ints(), ints())).toThrow(RangeError);
+    setBatch([0, 17, 3], [0, 0, 1], [1, 2]);
+  });
+});
+
+describe('run', () => {
+  const tile = (offset: number, slot = 0, half: 'attention' | 'ffn' = 'attention', layer = 0) =>
+    encodeProgram([{ op: 'tiles', layer, half, tiles: [{ offset, slot }] }]);
+
+  it.each([
+    ['an offset that is not aligned', tile(32)],
+    ['an offset behind the weights', tile(weightsBytes - tileBytes(shape, 'attention') + 64)],
+    ['a negative offset', tile(-64)],
+    ['an offset that is no number', tile(Number.NaN)],
+    ['a slot that is not there', tile(0, 3)],
+    ['an ffn slot', tile(0, 1, 'ffn')],
+    ['a layer that is not there', tile(0, 0, 'ffn', 2)],
+    ['a slot twice', encodeProgram([{ op: 'tiles', layer: 0, half: 'attention', tiles: [at(0), at(64)] }])],
+    [
+      'more tiles than there are',
+      encodeProgram([{ op: 'tiles', layer: 0, half: 'attention', tiles: [0, 1, 2].map(at) }]),
+    ],
+    ['a head row between tiles', encodeProgram([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 16 }] }])],
+    [
+      'a head row behind the vocabulary',
+      encodeProgram([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 96 }] }]),
+    ],
+    ['an operation that is not there', Float64Array.of(5, 0, 0, 0)],
+    ['half a step', Float64Array.of(1, 0, 0)],
+    ['tiles without words', Float64Array.of(1, 0, 0, 1)],
+    ['tiles of a step that takes none', Float64Array.of(0, 0, 0, 1, 0, 0)],
+  ])('refuses %s', (_, program) => {
+    expect(() => addon.run(model, program)).toThrow(RangeError);
+  });
+
+  function at(slot: number) {
+    return { offset: slot * 64, slot };
+  }
+
+  it('either refuses or runs any words', async () => {
+    const word = fc.oneof(
+      fc.integer({ min: 0, max: 5 }),
+      fc.constantFrom(
+        0,
+        32,
+        64,
+        4096,
+        8192,
+        weightsBytes,
+        -1,
+        0.5,
+        2 ** 53,
+        Number.NaN,
+        Number.NEGATIVE_INFINITY,
+      ),
+      fc.double(),
+    );
+    const step = fc.tuple(
+      fc.integer({ min: 0, max: 4 }),
+      fc.integer({ min: 0, max: 1 }),
+      fc.integer({ min: 0, max: 1 }),
+    );
+    const steps = fc.array(
+      fc.oneof(
+        step.map(([op, layer, half]) => [op, layer, half, 0]),
+        step.map(([, layer, half]) => [1, layer, half, 1, 64, 0]),
+        fc.array(word, { maxLength: 8 }),
+      ),
+      { maxLength: 6 },
+    );
+    setBatch([0, 17, 3], [0, 0, 1], [1, 2]);
+    let ran = 0;
+    await fc.assert(
+      fc.asyncProperty(steps, async parts => {
+        let running: Promise<unknown>;
+        try {
+          running = addon.run(model, Float64Array.from(parts.flat()));
+        } catch (error) {
+          expect(error).toBeInstanceOf(RangeError);
+          return;
+        }
+        ran++;
+        await running;
+      }),
+      { numRuns: 500, seed: 7 },
+    );
+    expect(ran).toBeGreaterThan(50);
+  });
+});
+
+describe('wrong things', () => {
+  it('are refused by every call', () => {
+    const things: unknown[] = [
+      undefined,
+      null,
+      7,
+      'x',
+      {},
+      [],
+      new ArrayBuffer(8),
+      new Float32Array(4),
+      Symbol('s'),
+      pool,
+    ];
+    const calls = Object.entries(addon).filter(
+      (entry): entry is [string, (...given: unknown[]) => unknown] => typeof entry[1] === 'function',
+    );
+    expect(calls.length).toBeGreaterThan(15);
+    for (const [name, call] of calls) {
+      if (name === 'kernels' || name === 'crc32cVariants') continue;
+      for (const thing of things) {
+        if (name === 'closePool' && thing === pool) continue;
+        if (name === 'allocate' && thing === 7) continue;
+        expect(() => {
+          const made = call(thing, thing, thing, thing, thing, thing, thing);
+          throw new Error(`${name} took ${String(thing)} and gave ${String(made)}`);
+        }, name).not.toThrow(/ took /);
+      }
+    }
+  });
+
+  it('have no other model or pool', () => {
+    expect(() => addon.closeModel(pool as NativeModel)).toThrow(RangeError);
+    expect(() => addon.closePool(model as NativePool)).toThrow(RangeError);
+    expect(() => addon.closePool({ kernel: 'avx2' })).toThrow(RangeError);
+  });
+});

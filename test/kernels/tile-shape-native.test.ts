@@ -1,0 +1,50 @@
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { shapeNumbers } from '../../src/kernels/native-backend.ts';
+import {
+  constantsFloats,
+  kvPageBytes,
+  paddedVocabulary,
+  tileBytes,
+  tileCount,
+  tilePanels,
+} from '../../src/pack/tile-shape.ts';
+import { addon } from './addon-under-test.ts';
+import { smallShape } from './small-model.ts';
+
+it('the addon and src/pack/tile-shape.ts agree on every place in a tile', () => {
+  const count = (most: number) => fc.integer({ min: 1, max: most });
+  const shapes = fc.record({
+    weights: fc.constantFrom('w4' as const, 'bf16' as const),
+    width: count(5000),
+    heads: fc.tuple(count(8), count(4), count(8)),
+    headDim: count(80).map(half => half * 2),
+    ffnWidth: count(20000),
+    vocabulary: count(200000),
+    ffnGroups: count(40),
+    headBlocks: count(80),
+    layers: count(100),
+    attentionTiles: count(1000),
+  });
+  fc.assert(
+    fc.property(shapes, ({ heads: [kv, parts, perPart], ffnGroups, headBlocks, attentionTiles, ...rest }) => {
+      const shape = smallShape({
+        ...rest,
+        kvHeads: kv,
+        queryHeads: kv * parts * perPart,
+        tiling: { partsPerKvHead: parts, ffnColumns: ffnGroups * 32, headRows: headBlocks * 16 },
+      });
+      const expected: number[] = [];
+      for (const kind of ['attention', 'ffn', 'head'] as const) {
+        const panels = tilePanels(shape, kind);
+        expected.push(tileCount(shape, kind), tileBytes(shape, kind), panels.length);
+        for (const p of panels)
+          expected.push(p.offset, p.rows, p.paddedRows, p.columns, p.paddedColumns, p.bytes);
+      }
+      expected.push(paddedVocabulary(shape), constantsFloats(shape), kvPageBytes(shape, attentionTiles));
+      const numbers = shapeNumbers(shape, { attentionTiles, kvPages: 1, maxTokens: 1, maxLogitRows: 1 });
+      expect([...addon.tileShape(numbers)]).toEqual(expected);
+    }),
+    { numRuns: 200, seed: 1 },
+  );
+});
