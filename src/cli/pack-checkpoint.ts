@@ -2,12 +2,12 @@ import * as fileSystem from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { loadBackend } from '../daemon/load-backend.ts';
+import { projectRoot } from '../daemon/project-root.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { type BuildProgress, buildPack } from '../model/build-pack.ts';
+import { type BuildProgress, buildPack, type RopePrecision } from '../model/build-pack.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
-import { CALIBRATION_TEXT } from './calibration-text.ts';
 
 export interface PackOptions {
   /** Folder of a checkpoint in the Hugging Face layout. */
@@ -18,12 +18,14 @@ export interface PackOptions {
   readonly weights: WeightFormat;
   /** Attention tiles of one KV head; null: chosen from the shape. */
   readonly attentionParts: number | null;
+  /** See BuildPackOptions. */
+  readonly ropePrecision: RopePrecision;
   readonly onProgress: (progress: BuildProgress) => void;
 }
 
 /** Makes a pack of a checkpoint; calibrates on a short text, where the checkpoint has a tokenizer. See buildPack. */
 export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
-  const { checkpoint, target, name, weights, attentionParts, onProgress } = options;
+  const { checkpoint, target, name, weights, attentionParts, ropePrecision, onProgress } = options;
   const tokenizer = await checkpointTokenizer(checkpoint);
   const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: availableParallelism() });
   try {
@@ -36,15 +38,20 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
       crc32c,
       backend: loaded.backend,
       onProgress,
+      ropePrecision,
       ...(attentionParts === null ? {} : { tiling: { partsPerKvHead: attentionParts } }),
       ...(tokenizer === null
         ? {}
-        : { calibrationTokens: tokenizer.encode(CALIBRATION_TEXT, { special: false }) }),
+        : { calibrationTokens: tokenizer.encode(await calibrationText(), { special: false }) }),
     });
   } finally {
     loaded.backend.close();
   }
 }
+
+/** Text of many kinds, to measure on which range the outputs of tiles lie. */
+const calibrationText = (): Promise<string> =>
+  fileSystem.readFile(join(projectRoot(), 'models', 'calibration.txt'), 'utf8');
 
 /** The tokenizer of a checkpoint, or null where it has none. Rejects where its files are broken. */
 export async function checkpointTokenizer(checkpoint: string): Promise<Tokenizer | null> {

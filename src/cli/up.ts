@@ -53,9 +53,8 @@ function greeting({ apiUrl, linkPort }: RunningDaemon, options: DaemonOptions): 
   const message = `'{"model":"default","messages":[{"role":"user","content":"Hello!"}]}'`;
   return [
     '',
-    `Chat      ${apiUrl}  (in a browser)`,
-    `          npm run -s potluck -- chat${port === '11500' ? '' : ` --port ${port}`}  (in a terminal)`,
-    `          curl ${apiUrl}/v1/chat/completions -H 'content-type: application/json' -d ${message}`,
+    `Chat      npm run -s potluck -- chat${port === '11500' ? '' : ` --port ${port}`}  (in a terminal)`,
+    `or        curl ${apiUrl}/v1/chat/completions -H 'content-type: application/json' -d ${message}`,
     `Device    ${options.name}: ${options.threads} threads, memory: ${memory}`,
     `Model     ${options.model === 'none' ? 'from another device' : options.model}`,
     `Cluster   ${options.cluster}: other devices join by themselves, or with --peer THIS-ADDRESS:${linkPort}`,

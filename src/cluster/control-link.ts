@@ -208,10 +208,8 @@ export class ControlLink {
       this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), 'self');
     } else if (greeting.cluster !== cluster) {
       const reason = `${device.name} at ${this.remoteHost} is in cluster ${greeting.cluster}, this device in ${cluster}.`;
-      this.close(
-        new PotluckError('PROTOCOL', `${reason} Start both with the same --cluster to join them.`),
-        'self',
-      );
+      const advice = 'Start both with the same --cluster to join them.';
+      this.close(new PotluckError('PROTOCOL', `${reason} ${advice}`), 'foreign');
     } else if (greeting.protocol !== PROTOCOL_VERSION || greeting.version !== self.version) {
       const theirs = `version ${greeting.version} (protocol ${greeting.protocol})`;
       const ours = `version ${self.version} (protocol ${PROTOCOL_VERSION})`;

@@ -51,7 +51,7 @@ async function loadOnnx(threads: number): Promise<Backend> {
       `Neither the native addon nor onnxruntime loads: ${asPotluckError(error).message}. Install a C++ compiler and run: npm run setup`,
     );
   }
-  return createOnnxBackend(ort, { threads });
+  return createOnnxBackend(ort, { threads, now: () => performance.now() });
 }
 
 function loadAddon(): { addon: Addon; reason: '' } | { addon: null; reason: string } {

@@ -25,6 +25,9 @@ import { TIMERS } from './timers.ts';
 const LINK_MILLISECONDS = 30_000;
 const EMBEDDING_CACHE_BYTES = 1 << 20;
 const READ_THREADS = 2;
+/** A disk that gives no tile for this long is broken. */
+const READ_DEADLINE = { milliseconds: 60_000, timers: TIMERS };
+const microseconds = () => TIMERS.now() * 1000;
 
 export interface PlanHostOptions {
   readonly deviceId: string;
@@ -141,7 +144,7 @@ export class PlanHost {
     const weights = keep(account.weights);
     const source = this.#source(model);
     resources.push(() => source.close());
-    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: () => performance.now() * 1000 });
+    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: microseconds, deadline: READ_DEADLINE });
     const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, kvPages });
     resources.push(() => device.close());
     await window.start();
@@ -153,7 +156,7 @@ export class PlanHost {
     const locate = (tile: number) => model.locate(tile);
     return disk
       ? createNativeTileSource(disk, { threads: READ_THREADS, locate })
-      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: TIMERS.now });
+      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
   }
 
   async #openHub(plan: Plan, device: DevicePass): Promise<StarHub | null> {

@@ -86,8 +86,11 @@ class Program {
       const ready = taken instanceof Promise ? await taken : taken;
       this.add(step(ready.map(({ tile, offset }) => ({ offset, slot: slots.get(tile)! }))));
       if (!window.resident) {
-        await this.flush();
-        window.release(ready.map(({ tile }) => tile));
+        try {
+          await this.flush();
+        } finally {
+          window.release(ready.map(({ tile }) => tile));
+        }
       }
       if (ready.length === wanted.length) return;
       const done = new Set(ready.map(({ tile }) => tile));

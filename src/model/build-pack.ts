@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import type { FileSystem } from '../pack/file-system.ts';
@@ -33,6 +34,8 @@ export interface BuildProgress {
   readonly total: number;
 }
 
+export type RopePrecision = 'float32' | 'bfloat16';
+
 export interface BuildPackOptions {
   /** Folder of a checkpoint in the Hugging Face layout. */
   readonly checkpoint: string;
@@ -42,6 +45,11 @@ export interface BuildPackOptions {
   readonly weights: WeightFormat;
   /** Where it is not given, chosen from the shape. */
   readonly tiling?: Partial<Tiling>;
+  /**
+   * How RoPE frequencies are kept; float32 unless given. Casting a whole model to bfloat16 in transformers rounds them
+   * too: a reference that was computed so only agrees with 'bfloat16'.
+   */
+  readonly ropePrecision?: RopePrecision;
   readonly fileSystem: FileSystem;
   readonly crc32c: Crc32c;
   /** Runs the calibration. */
@@ -82,6 +90,10 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     const shape: ModelShape = {
       ...config.shape,
       weights: options.weights,
+      ropeFrequencies:
+        options.ropePrecision === 'bfloat16'
+          ? config.shape.ropeFrequencies.map(frequency => bf16ToFloat(floatToBf16(frequency)))
+          : config.shape.ropeFrequencies,
       tiling: chooseTiling(config.shape, options.tiling),
     };
     checkShape(shape, configPath);

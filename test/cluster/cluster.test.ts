@@ -3,14 +3,7 @@ import WebSocket from 'ws';
 import { tilesOf } from '../../src/cluster/plan.ts';
 import type { GenerateRequest } from '../../src/engine/generate.ts';
 import { FakeNetwork, fakeToken, TILES } from './fake-host.ts';
-import {
-  idOf,
-  oneCluster,
-  startDevice,
-  type TestDevice,
-  type TestDeviceOptions,
-  until,
-} from './ws-devices.ts';
+import { oneCluster, startDevice, type TestDevice, type TestDeviceOptions, until } from './ws-devices.ts';
 
 let network = new FakeNetwork();
 let devices: TestDevice[] = [];

@@ -5,8 +5,8 @@ import { embedded, type SmallModel } from './small-model.ts';
 type Rows = Float64Array[];
 
 /**
- * The logits of every position of one sequence, in double precision, without fixed point. Keys and values are rounded to
- * halves as the store does, and with w4 the inputs of matrices to int8.
+ * The logits of every position of one sequence, in double precision, without fixed point. With w4 keys and values are
+ * rounded to halves, as the store does, and the inputs of matrices to int8.
  */
 export function oracleLogits(small: SmallModel, sequence: number, tokens: number): Rows {
   const { shape } = small;
@@ -82,7 +82,8 @@ function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
   const out = x.map(() => new Float64Array(shape.width));
   for (let index = 0; index < tileCount(shape, 'attention'); index++) {
     const [wq, wk, wv, wo] = small.tile('attention', layer, index).panels;
-    const halves = (values: Float64Array) => values.map(value => fromHalf(toHalf(value)));
+    const halves = (values: Float64Array) =>
+      shape.weights === 'w4' ? values.map(value => fromHalf(toHalf(value))) : values;
     const inputs = x.map(row => asInput(small, row));
     const keys = inputs.map((row, t) =>
       halves(rotated(times(wk!, row).slice(0, headDim), t, ropeFrequencies)),

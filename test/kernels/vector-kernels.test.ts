@@ -207,7 +207,11 @@ describe.each(variants)('%s', kernel => {
         addon.testAttention('reference', q, heads, dim, kv, table, positions, expected);
         expect(floatBits(out)).toEqual(floatBits(expected));
         expect(out[heads * dim]).toBe(Math.fround(POISON));
-        expectAttention(out, q, heads, dim, kv, table, positions);
+        expectAttention(out, q, heads, dim, Float64Array.from(kv, fromHalf), table, positions);
+        const floats = Float32Array.from(kv, fromHalf);
+        out.fill(POISON);
+        addon.testAttentionFloat(kernel, q, heads, dim, floats, table, positions, out);
+        expect(floatBits(out)).toEqual(floatBits(expected)); // the same values, only stored wider
       }
     }
   });
@@ -236,13 +240,12 @@ function expectAttention(
   q: Float32Array,
   heads: number,
   dim: number,
-  kv: Uint16Array,
+  kv: Float64Array,
   table: Int32Array,
   positions: number,
 ): void {
-  const key = (t: number, d: number) => fromHalf(kv[table[t >> 4]! * dim * 32 + d * 16 + (t % 16)]!);
-  const value = (t: number, d: number) =>
-    fromHalf(kv[table[t >> 4]! * dim * 32 + dim * 16 + (t % 16) * dim + d]!);
+  const key = (t: number, d: number) => kv[table[t >> 4]! * dim * 32 + d * 16 + (t % 16)]!;
+  const value = (t: number, d: number) => kv[table[t >> 4]! * dim * 32 + dim * 16 + (t % 16) * dim + d]!;
   for (let h = 0; h < heads; h++) {
     const scores = Array.from({ length: positions }, (_, t) => {
       let sum = 0;

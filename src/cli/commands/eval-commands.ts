@@ -46,7 +46,7 @@ function addGolden(group: Command): void {
       const { stopController } = await import('../emulate/with-emulation.ts');
       const result = await evalGolden(resolve(folder), flags.weights, flags.devices, stopController().signal);
       const lines = [
-        `${result.model} (${result.weights}, ${result.devices} devices): largest logit error ` +
+        `${result.model} (${result.weights}, ${result.devices} devices, RoPE frequencies ${result.rope}): largest logit error ` +
           `${result.largestError.toExponential(2)}, argmax equal ${(result.equalArgmax * 100).toFixed(1)} %, greedy ` +
           `${result.greedyEqual ? 'equal' : 'different'}  ${verdict(result.passed)}`.trimEnd(),
       ];

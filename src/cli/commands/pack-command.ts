@@ -42,6 +42,7 @@ export function addPackCommand(program: Command): void {
         name,
         weights: flags.weights,
         attentionParts: flags.attentionParts ?? null,
+        ropePrecision: 'float32',
         onProgress: progress => line.show(progressText(progress)),
       });
       const bytes = tiles.reduce((sum, tile) => sum + tile.bytes, 0);

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { RopePrecision } from '../../model/build-pack.ts';
 import type { Manifest, WeightFormat } from '../../pack/manifest.ts';
 import { nameOf, packCheckpoint } from '../pack-checkpoint.ts';
 
@@ -9,12 +10,13 @@ export async function withTemporaryPack<T>(
   checkpoint: string,
   weights: WeightFormat,
   work: (folder: string, manifest: Manifest) => Promise<T>,
+  ropePrecision: RopePrecision = 'float32',
 ): Promise<T> {
   const parent = await mkdtemp(join(tmpdir(), 'potluck-eval-'));
   try {
     const target = join(parent, 'pack');
     const name = nameOf(checkpoint);
-    const options = { checkpoint, target, name, weights, attentionParts: null, onProgress: () => undefined };
+    const options = { checkpoint, target, name, weights, attentionParts: null, ropePrecision, onProgress: () => undefined };
     return await work(target, await packCheckpoint(options));
   } finally {
     await rm(parent, { recursive: true, force: true });
