@@ -40,7 +40,8 @@ export class Coordinator {
   #serving: Plan | null = null;
   /** What `#serving` was made from; see #signature. */
   #servingFor: string | null = null;
-  #loop: Promise<void> | null = null;
+  #looking = false;
+  #lookAgain = false;
   #timer: unknown = null;
   #timerAt = 0;
   /** Why there is no plan, where none can be made. */
@@ -151,10 +152,23 @@ export class Coordinator {
     this.#timerAt = at;
     this.#timer = timers.setTimeout(() => {
       this.#timer = null;
-      this.#loop ??= this.#replan().finally(() => {
-        this.#loop = null;
-      });
+      this.#look();
     }, milliseconds);
+  }
+
+  /** One loop at a time; a look that is asked for while it runs comes after it. */
+  #look(): void {
+    if (this.#looking) {
+      this.#lookAgain = true;
+      return;
+    }
+    this.#looking = true;
+    void this.#replan().finally(() => {
+      this.#looking = false;
+      if (!this.#lookAgain) return;
+      this.#lookAgain = false;
+      this.#look();
+    });
   }
 
   /** Makes plans until one fits. */

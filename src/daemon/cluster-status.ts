@@ -40,7 +40,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
   return {
     version: self.version,
     cluster: view.cluster,
-    state: view.state,
+    state: stateOf(view),
     device: { id: self.id, name: self.name, role: roleOf(view, self.id) },
     hub: hub ? { id: hub.id, name: hub.name } : null,
     epoch: view.plan?.epoch ?? 0,
@@ -70,6 +70,10 @@ async function ask(cluster: Cluster, member: MemberView): Promise<Told> {
     return { status: null, problem: `${member.name} did not tell its status: ${asPotluckError(error).message}` };
   }
 }
+
+/** A hub without a plan is about to make one, unless something keeps it from that. */
+const stateOf = ({ state, role, notes }: ClusterView): DaemonStatus['state'] =>
+  state === 'waiting' && role === 'hub' && notes.length === 0 ? 'preparing' : state;
 
 function roleOf({ plan }: ClusterView, id: string): DeviceRole {
   const index = plan?.devices.findIndex(device => device.id === id) ?? -1;

@@ -13,6 +13,8 @@ import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
 import { type PotluckError, PotluckError as Failure } from '../errors/errors.ts';
+import type { Manifest } from '../pack/manifest.ts';
+import { leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
@@ -20,7 +22,7 @@ import { httpGetter } from './http-get.ts';
 import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
-import { availableMemory } from './memory-account.ts';
+import { accountMemory, availableMemory, ProcessBytes } from './memory-account.ts';
 import { ModelStore } from './model-store.ts';
 import type { DaemonOptions, RunningDaemon } from './options.ts';
 import { PlanHost } from './plan-host.ts';
@@ -71,6 +73,7 @@ class Daemon {
   readonly #engine: Engine;
   readonly #plans: PlanHost;
   readonly #memory: number | null;
+  readonly #processBytes = new ProcessBytes();
   readonly #startedAt = Date.now();
   #cluster: Cluster | null = null;
   #links: LinkServer | null = null;
@@ -94,9 +97,11 @@ class Daemon {
       arrivals: this.#arrivals,
       memory: this.#memory,
       windowBytes: options.windowBytes,
+      processBytes: this.#processBytes,
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
+    if (store.pack) this.#checkMemory(store.pack.manifest);
   }
 
   async open(): Promise<void> {
@@ -150,6 +155,19 @@ class Daemon {
     await this.#links?.close();
     this.#arrivals.close();
     await this.#served?.close();
+  }
+
+  /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
+  #checkMemory({ shape, tiles }: Manifest): void {
+    accountMemory({
+      budget: this.#memory,
+      windowBytes: this.#options.windowBytes,
+      shape,
+      attentionTiles: tiles.filter(tile => tile.kind === 'attention').length,
+      tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),
+      leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
+      processBytes: this.#processBytes.now(),
+    });
   }
 
   #running(): Cluster {

@@ -21,40 +21,58 @@ export interface AccountInput {
   readonly windowBytes: number | null;
   readonly shape: ModelShape;
   readonly attentionTiles: number;
-  /** Bytes of all tiles of this device. */
+  /** Bytes of all tiles of this device, and the least that a window for them takes. */
   readonly tileBytes: number;
-  readonly residentBytes: number;
+  readonly leastWindow: number;
+  /** What the process takes beside this account. */
+  readonly processBytes: number;
 }
 
-/** Room that the heap, sockets and tile transfers may still take. */
+/** Room that the heap, sockets and tile transfers may still take after the start. */
 const GROWTH_BYTES = 32 << 20;
+/** Room they may still take when a later plan begins. */
+const LATE_GROWTH_BYTES = 8 << 20;
 /** Sequences of full length that the KV cache holds where memory allows. */
 const FULL_SEQUENCES = 4;
+/** Positions that it holds at the least. */
+const LEAST_POSITIONS = 256;
 const MOST_KV_BYTES = 2 ** 30;
 
 /** Divides the budget: process and buffers first, then KV pages, the rest for tiles. Throws MEMORY_TOO_SMALL. */
 export function accountMemory(input: AccountInput): { account: MemoryAccount; kvPages: number } {
-  const { shape, budget } = input;
+  const { shape, budget, leastWindow } = input;
   const fixed = {
-    process: input.residentBytes + GROWTH_BYTES,
+    process: input.processBytes,
     constants: constantsFloats(shape) * 4,
     activations: activationBytes(shape),
   };
+  const fixedBytes = fixed.process + fixed.constants + fixed.activations;
   const pageBytes = Math.max(1, kvPageBytes(shape, input.attentionTiles));
-  const onePage = Math.ceil(shape.context / PAGE_POSITIONS);
-  const left = budget === null ? Infinity : budget - fixed.process - fixed.constants - fixed.activations;
-  const wanted = Math.min(onePage * FULL_SEQUENCES, Math.max(onePage, Math.floor(MOST_KV_BYTES / pageBytes)));
-  const kvPages = Math.max(1, Math.min(wanted, Math.floor(left / 4 / pageBytes)));
-  const kv = kvPages * pageBytes;
-  const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
-  if (weights <= 0) {
-    const least = fixed.process + fixed.constants + fixed.activations + pageBytes * 16;
+  const contextPages = Math.ceil(shape.context / PAGE_POSITIONS);
+  const leastPages = Math.min(contextPages, LEAST_POSITIONS / PAGE_POSITIONS);
+  const least = fixedBytes + leastPages * pageBytes + leastWindow;
+  if (budget !== null && budget < least)
     throw new PotluckError(
       'MEMORY_TOO_SMALL',
-      `--memory ${mebibytes(budget!)} leaves nothing for weights: the process and its buffers take ${mebibytes(least)}. Give it more.`,
+      `--memory ${mebibytes(budget)} is too small: this model takes at least ${mebibytes(least)} here ` +
+        `(${mebibytes(fixed.process)} for the process, ${mebibytes(least - fixed.process)} for buffers, keys and values, and two tiles).`,
     );
-  }
+  const left = budget === null ? Infinity : budget - fixedBytes;
+  const wanted = Math.min(contextPages * FULL_SEQUENCES, Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)));
+  const spare = Math.floor((left - leastWindow) / 4 / pageBytes);
+  const kvPages = Math.max(leastPages, Math.min(wanted, spare));
+  const kv = kvPages * pageBytes;
+  const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
   return { account: { ...fixed, kv, weights: Math.floor(weights / 4096) * 4096 }, kvPages };
+}
+
+/** What the process takes beside plans: measured once they are no part of it, with room to grow. */
+export class ProcessBytes {
+  readonly #atStart = processMemory().residentBytes;
+
+  now(): number {
+    return Math.max(this.#atStart + GROWTH_BYTES, processMemory().residentBytes + LATE_GROWTH_BYTES);
+  }
 }
 
 /** Residual, partial sums and normalized tokens of a pass, its logits, and the scratch of the kernels. */

@@ -15,9 +15,9 @@ import type { Backend } from '../kernels/backend.ts';
 import { Embedding } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
 import { paddedVocabulary } from '../pack/tile-shape.ts';
-import { choosePinned } from '../window-scheduler/choose-pinned.ts';
+import { choosePinned, leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
 import { Window } from '../window-scheduler/window.ts';
-import { accountMemory, type MemoryAccount, processMemory } from './memory-account.ts';
+import { accountMemory, type MemoryAccount, type ProcessBytes } from './memory-account.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
 import { dialTensorLink, type TensorArrivals } from './tensor-links.ts';
 import { TIMERS } from './timers.ts';
@@ -39,6 +39,7 @@ export interface PlanHostOptions {
   /** Bytes of the whole process, and of tiles alone; null: no limit. */
   readonly memory: number | null;
   readonly windowBytes: number | null;
+  readonly processBytes: ProcessBytes;
   /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
   onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
@@ -131,7 +132,8 @@ export class PlanHost {
       shape: manifest.shape,
       attentionTiles: attentionTileCount(tiles),
       tileBytes: order.reduce((sum, { bytes }) => sum + bytes, 0),
-      residentBytes: processMemory().residentBytes,
+      leastWindow: leastWindowBytes(order),
+      processBytes: this.#options.processBytes.now(),
     });
     const pinning = choosePinned(order, account.weights);
     const keep = (bytes: number) => {

@@ -11,6 +11,7 @@ export const MOST_DEVICES = 64;
 export interface EmulationFlags {
   readonly devices: number;
   readonly memory?: number;
+  readonly window?: number;
   readonly threads?: number;
   readonly shares?: readonly number[];
   readonly linkLatency?: number;
@@ -33,10 +34,13 @@ export function withEmulation(command: Command): Command {
     .option('--memory <size>', 'most memory of each device, such as 256M', text =>
       parseBytes('--memory', text),
     )
+    .option('--window <size>', 'most memory for the weights of each device; the rest streams from disk', text =>
+      parseBytes('--window', text),
+    )
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
       parseInteger('--threads', text, 1, 1024),
     )
-    .option('--shares <a,b,...>', 'part of the work of each device (default: measured)', text =>
+    .option('--shares <a,b,...>', 'part of the work of each device (default: its threads)', text =>
       parsePositives('--shares', text),
     )
     .option('--link-latency <time>', 'delay of each link in one direction, such as 1ms', text =>
@@ -50,7 +54,7 @@ export function withEmulation(command: Command): Command {
 
 /** Throws BAD_OPTION where options contradict each other. */
 export function emulationOptions(flags: EmulationFlags): EmulationOptions {
-  const { devices, memory, threads, shares, linkLatency, linkRate, model } = flags;
+  const { devices, memory, window, threads, shares, linkLatency, linkRate, model } = flags;
   if (shares !== undefined && shares.length !== devices) {
     throw new PotluckError(
       'BAD_OPTION',
@@ -62,6 +66,7 @@ export function emulationOptions(flags: EmulationFlags): EmulationOptions {
     devices,
     model: model === undefined ? builtInModel() : resolve(model),
     ...(memory === undefined ? {} : { memory }),
+    ...(window === undefined ? {} : { window }),
     ...(threads === undefined ? {} : { threads }),
     ...(shares === undefined ? {} : { shares }),
     ...(slow ? { link: { latencyMilliseconds: linkLatency ?? 0, bytesPerSecond: linkRate ?? null } } : {}),

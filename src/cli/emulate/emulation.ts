@@ -16,6 +16,8 @@ export interface EmulationOptions {
   readonly model: string;
   /** Bytes of each device's whole process. */
   readonly memory?: number;
+  /** Bytes of tiles in each device's memory. */
+  readonly window?: number;
   readonly threads?: number;
   /** One for each device. */
   readonly shares?: readonly number[];
@@ -124,7 +126,7 @@ class RunningEmulation implements Emulation {
   }
 
   #arguments(index: number, peerPort: number | null): string[] {
-    const { devices, model, memory, threads, shares, port, backend, kernel } = this.#options;
+    const { devices, model, memory, window, threads, shares, port, backend, kernel } = this.#options;
     const spread = Math.max(1, Math.floor(availableParallelism() / devices));
     const args = ['--name', `device-${index + 1}`, '--cluster', this.#cluster, '--no-discovery'];
     const add = (option: string, value: string | number | undefined): void => {
@@ -135,6 +137,7 @@ class RunningEmulation implements Emulation {
     add('--data', join(this.#folder, `device-${index + 1}`));
     add('--model', index === 0 ? model : 'none');
     add('--memory', memory);
+    add('--window', window);
     add('--threads', threads ?? spread);
     add('--share', shares?.[index]);
     add('--backend', backend);

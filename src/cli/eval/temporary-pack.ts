@@ -16,7 +16,15 @@ export async function withTemporaryPack<T>(
   try {
     const target = join(parent, 'pack');
     const name = nameOf(checkpoint);
-    const options = { checkpoint, target, name, weights, attentionParts: null, ropePrecision, onProgress: () => undefined };
+    const options = {
+      checkpoint,
+      target,
+      name,
+      weights,
+      attentionParts: null,
+      ropePrecision,
+      onProgress: () => undefined,
+    };
     return await work(target, await packCheckpoint(options));
   } finally {
     await rm(parent, { recursive: true, force: true });
