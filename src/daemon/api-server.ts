@@ -1,5 +1,5 @@
-import { createAdaptorServer } from '@hono/node-server';
 import type { Server } from 'node:http';
+import { createAdaptorServer } from '@hono/node-server';
 import { createApi } from '../api/api.ts';
 import type { ApiHost } from '../api/host.ts';
 import { type InternalHost, internalRoutes } from './internal-routes.ts';

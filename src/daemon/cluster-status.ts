@@ -44,9 +44,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
     device: { id: self.id, name: self.name, role: roleOf(view, self.id) },
     hub: hub ? { id: hub.id, name: hub.name } : null,
     epoch: view.plan?.epoch ?? 0,
-    model: model
-      ? { id: model.id, name: model.manifest.name, weights: model.manifest.shape.weights }
-      : null,
+    model: model ? { id: model.id, name: model.manifest.name, weights: model.manifest.shape.weights } : null,
     api: { url: apiUrl },
     notes: notesOf(view, self, local, others),
     devices,
@@ -67,7 +65,10 @@ async function ask(cluster: Cluster, member: MemberView): Promise<Told> {
     if (parsed.success) return { status: parsed.output, problem: null };
     return { status: null, problem: `${member.name} sent a status that makes no sense.` };
   } catch (error) {
-    return { status: null, problem: `${member.name} did not tell its status: ${asPotluckError(error).message}` };
+    return {
+      status: null,
+      problem: `${member.name} did not tell its status: ${asPotluckError(error).message}`,
+    };
   }
 }
 

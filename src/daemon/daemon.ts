@@ -12,7 +12,7 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
-import { type PotluckError, PotluckError as Failure } from '../errors/errors.ts';
+import { PotluckError as Failure, type PotluckError } from '../errors/errors.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
@@ -48,7 +48,9 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
     opened.push(() => folder.release());
     const compute = await loadBackend(options);
     opened.push(() => compute.backend.close());
-    const sum = compute.addon ? (bytes: Uint8Array, before: number) => compute.addon!.crc32c(bytes, before) : crc32c;
+    const sum = compute.addon
+      ? (bytes: Uint8Array, before: number) => compute.addon!.crc32c(bytes, before)
+      : crc32c;
     const store = await ModelStore.open(options.model, options.dataFolder, sum);
     opened.push(() => store.close());
     const daemon = new Daemon(options, folder, compute, store);
@@ -190,7 +192,10 @@ class Daemon {
       threads: options.threads,
       kernel: backend.name,
       exact: backend.exact,
-      memoryBytes: Math.min(this.#memory ?? availableMemory(), options.windowBytes ?? Number.MAX_SAFE_INTEGER),
+      memoryBytes: Math.min(
+        this.#memory ?? availableMemory(),
+        options.windowBytes ?? Number.MAX_SAFE_INTEGER,
+      ),
       share: options.share ?? options.threads,
       models: pack ? [{ id: pack.id, name: pack.manifest.name }] : [],
     };
@@ -242,7 +247,8 @@ class Daemon {
       state: () => this.#cluster?.view().state ?? 'waiting',
       randomSeed: () => randomInt(2 ** 47),
       timers: TIMERS,
-      reportDefect: (error: PotluckError) => this.#log.error(`${error.code}: ${error.message}`, error.cause ?? ''),
+      reportDefect: (error: PotluckError) =>
+        this.#log.error(`${error.code}: ${error.message}`, error.cause ?? ''),
     };
   }
 
@@ -270,7 +276,9 @@ class Daemon {
     const view = this.#running().view();
     if (view.role === 'hub') return this.#engine;
     const hub = view.members.find(member => member.id === view.hubId);
-    const where = hub ? `Ask the hub, ${hub.name}, at port ${hub.apiPort} of ${hub.host}.` : 'There is no hub.';
+    const where = hub
+      ? `Ask the hub, ${hub.name}, at port ${hub.apiPort} of ${hub.host}.`
+      : 'There is no hub.';
     throw new Failure('NOT_READY', `This device runs no passes of its own. ${where}`);
   }
 
@@ -279,7 +287,12 @@ class Daemon {
     if (this.#served?.fallbackTemplate)
       notes.push('The model brings no chat template: messages are written as plain "role: content" lines.');
     const isHub = this.#cluster?.view().role === 'hub';
-    return localStatus(this.#plans, this.#memory, notes, isHub ? { engine: this.#engine, runner: this.#runner } : null);
+    return localStatus(
+      this.#plans,
+      this.#memory,
+      notes,
+      isHub ? { engine: this.#engine, runner: this.#runner } : null,
+    );
   }
 
   #status(): Promise<DaemonStatus> {

@@ -23,7 +23,9 @@ export function openDataFolder(path: string): DataFolder {
   } catch (error) {
     if (error instanceof PotluckError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
-    throw new PotluckError('DISK_WRITE', `${path}: cannot be used as the data folder: ${reason}`, { cause: error });
+    throw new PotluckError('DISK_WRITE', `${path}: cannot be used as the data folder: ${reason}`, {
+      cause: error,
+    });
   }
 }
 
@@ -57,7 +59,10 @@ function takeLock(folder: string): void {
       );
     rmSync(path, { force: true });
   }
-  throw new PotluckError('DATA_FOLDER_IN_USE', `${folder}: another daemon is starting with this data folder.`);
+  throw new PotluckError(
+    'DATA_FOLDER_IN_USE',
+    `${folder}: another daemon is starting with this data folder.`,
+  );
 }
 
 function isRunning(pid: number, started: string): boolean {

@@ -17,7 +17,11 @@ export interface InternalHost {
 
 const BODY_BYTES = 8 << 20;
 const MOST_LOGITS = 64 << 20;
-const tokens = v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0))), v.minLength(1), v.maxLength(1 << 20));
+const tokens = v.pipe(
+  v.array(v.pipe(v.number(), v.integer(), v.minValue(0))),
+  v.minLength(1),
+  v.maxLength(1 << 20),
+);
 
 const evaluateSchema = v.strictObject({
   tokens,
@@ -40,7 +44,9 @@ export function internalRoutes(host: InternalHost): Hono {
   });
   app.get('/potluck/status', async c => c.json(await host.status()));
   app.post('/potluck/evaluate', async c => evaluate(c, host, await readBody(c, evaluateSchema)));
-  app.post('/potluck/generate', async c => c.json(await generate(host.engine(), await readBody(c, generateSchema))));
+  app.post('/potluck/generate', async c =>
+    c.json(await generate(host.engine(), await readBody(c, generateSchema))),
+  );
   return app;
 }
 
@@ -53,15 +59,27 @@ async function readBody<S extends v.GenericSchema>(c: Context, schema: S): Promi
 }
 
 /** Logits at positions of a text: the rows themselves, a hash of them, or the loss of the tokens that follow. */
-async function evaluate(c: Context, host: InternalHost, body: v.InferOutput<typeof evaluateSchema>): Promise<Response> {
+async function evaluate(
+  c: Context,
+  host: InternalHost,
+  body: v.InferOutput<typeof evaluateSchema>,
+): Promise<Response> {
   const engine = host.engine();
   const { tokens, at, want } = body;
   if (want === 'logits') {
     const bytes = at.length * host.vocabulary() * 4;
     if (bytes > MOST_LOGITS)
-      throw new PotluckError('BAD_REQUEST', `at: ${at.length} rows are ${bytes} bytes; ask for fewer at a time.`);
+      throw new PotluckError(
+        'BAD_REQUEST',
+        `at: ${at.length} rows are ${bytes} bytes; ask for fewer at a time.`,
+      );
     const rows: Uint8Array[] = [];
-    await engine.evaluate(tokens, at, (_, row) => rows.push(Uint8Array.from(rowBytes(row))), c.req.raw.signal);
+    await engine.evaluate(
+      tokens,
+      at,
+      (_, row) => rows.push(Uint8Array.from(rowBytes(row))),
+      c.req.raw.signal,
+    );
     return c.body(new Uint8Array(Buffer.concat(rows)), 200, { 'content-type': 'application/octet-stream' });
   }
   if (want === 'hash') {
@@ -79,7 +97,8 @@ async function evaluate(c: Context, host: InternalHost, body: v.InferOutput<type
   return c.json({ loss, count: at.length });
 }
 
-const rowBytes = (row: Float32Array): Uint8Array => new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
+const rowBytes = (row: Float32Array): Uint8Array =>
+  new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
 
 /** -ln softmax(row)[id]; row [vocabulary]. */
 function negativeLogProbability(row: Float32Array, id: number): number {

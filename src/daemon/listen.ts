@@ -49,7 +49,8 @@ function holderFromProc(port: number): string | null {
     if (inodes.length === 0) return null;
     const wanted = new Set(inodes.map(inode => `socket:[${inode}]`));
     for (const pid of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
-      if (holdsSocket(pid, wanted)) return `${readFileSync(`/proc/${pid}/comm`, 'utf8').trim()} (process ${pid})`;
+      if (holdsSocket(pid, wanted))
+        return `${readFileSync(`/proc/${pid}/comm`, 'utf8').trim()} (process ${pid})`;
     }
   } catch {
     // No /proc, or a process ended while it was looked at: then the name stays unknown.

@@ -2,8 +2,8 @@ import * as v from 'valibot';
 import type { DeviceInfo } from '../cluster/device.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { PlanRunner } from '../engine/plan-runner.ts';
-import type { PlanHost } from './plan-host.ts';
 import { processMemory } from './memory-account.ts';
+import type { PlanHost } from './plan-host.ts';
 import type { AllreduceStatus, DeviceStatus, EngineStatus } from './status.ts';
 
 /** What only the device itself knows; other devices ask for it over the control link. */
@@ -69,7 +69,12 @@ export const localStatusSchema = v.object({
   ),
 });
 
-export function localStatus(host: PlanHost, budgetBytes: number | null, notes: readonly string[], hub: HubParts | null): LocalStatus {
+export function localStatus(
+  host: PlanHost,
+  budgetBytes: number | null,
+  notes: readonly string[],
+  hub: HubParts | null,
+): LocalStatus {
   const open = host.current;
   const memory = { budgetBytes, account: { ...open?.account }, ...processMemory() };
   const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
@@ -103,7 +108,7 @@ function allreduceStatus(host: PlanHost, runner: PlanRunner): AllreduceStatus | 
 
 /** Reading through the page cache costs memory that no budget sees. */
 const readNote = (how: string): string[] =>
-  how === 'buffered' ? ['Tiles are read through the page cache: this file system has no direct reads.'] : [];
+  how === 'buffered' ? ['Tiles are read through the page cache: no direct reads here.'] : [];
 
 /** A device of the cluster, with what it told of itself where it answered. */
 export function deviceStatus(

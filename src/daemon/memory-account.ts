@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
+import { passLimits } from '../engine/device-tiles.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { ModelShape } from '../pack/manifest.ts';
 import { constantsFloats, kvPageBytes, PAGE_POSITIONS, paddedVocabulary } from '../pack/tile-shape.ts';
-import { passLimits } from '../engine/device-tiles.ts';
 
 /** Bytes of one plan on this device, by purpose. Their sum stays within `--memory`. */
 export interface MemoryAccount {
@@ -29,7 +29,7 @@ export interface AccountInput {
 }
 
 /** Room that the heap, sockets and tile transfers may still take after the start. */
-const GROWTH_BYTES = 32 << 20;
+const GROWTH_BYTES = 40 << 20;
 /** Room they may still take when a later plan begins. */
 const LATE_GROWTH_BYTES = 8 << 20;
 /** Sequences of full length that the KV cache holds where memory allows. */
@@ -58,7 +58,10 @@ export function accountMemory(input: AccountInput): { account: MemoryAccount; kv
         `(${mebibytes(fixed.process)} for the process, ${mebibytes(least - fixed.process)} for buffers, keys and values, and two tiles).`,
     );
   const left = budget === null ? Infinity : budget - fixedBytes;
-  const wanted = Math.min(contextPages * FULL_SEQUENCES, Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)));
+  const wanted = Math.min(
+    contextPages * FULL_SEQUENCES,
+    Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)),
+  );
   const spare = Math.floor((left - leastWindow) / 4 / pageBytes);
   const kvPages = Math.max(leastPages, Math.min(wanted, spare));
   const kv = kvPages * pageBytes;

@@ -128,7 +128,8 @@ export class ModelStore {
     let bytes = 0;
     for await (const part of await get(`/potluck/pack/${id}/${name}`, signal)) {
       bytes += part.length;
-      if (bytes > limit) throw new PotluckError('PROTOCOL', `${name} of model ${id} is longer than ${limit} bytes.`);
+      if (bytes > limit)
+        throw new PotluckError('PROTOCOL', `${name} of model ${id} is longer than ${limit} bytes.`);
       parts.push(part);
     }
     const whole = Buffer.concat(parts);
@@ -162,7 +163,9 @@ function fromFolder(pack: PackFolder): LocalModel {
     readFile: name => pack.readFile(name),
     locate: tile => {
       const entry = tiles[tile];
-      return entry && { path: pack.tilesPath, offset: entry.offset, bytes: entry.bytes, crc32c: entry.crc32c };
+      return (
+        entry && { path: pack.tilesPath, offset: entry.offset, bytes: entry.bytes, crc32c: entry.crc32c }
+      );
     },
     packPath: pack.tilesPath,
   };

@@ -7,7 +7,13 @@ import { createFileTileSource } from '../disk-io/file-tile-source.ts';
 import { createNativeTileSource } from '../disk-io/native-tile-source.ts';
 import type { TileSource } from '../disk-io/tile-source.ts';
 import { DevicePass } from '../engine/device-pass.ts';
-import { attentionTileCount, type DeviceTiles, deviceTiles, headColumns, passLimits } from '../engine/device-tiles.ts';
+import {
+  attentionTileCount,
+  type DeviceTiles,
+  deviceTiles,
+  headColumns,
+  passLimits,
+} from '../engine/device-tiles.ts';
 import type { PlanRunner } from '../engine/plan-runner.ts';
 import { runLayers } from '../engine/run-layers.ts';
 import { PotluckError } from '../errors/errors.ts';
@@ -89,7 +95,8 @@ export class PlanHost {
     try {
       const tiles = deviceTiles(model.manifest, tilesOf(plan, index));
       const part = await this.#openDevice(model, tiles, resources);
-      const star = index === 0 ? await this.#openHub(plan, part.device) : await this.#openSpoke(plan, part.device);
+      const star =
+        index === 0 ? await this.#openHub(plan, part.device) : await this.#openSpoke(plan, part.device);
       if (star) resources.push(() => star.close());
       const embed = index === 0 ? await openEmbedding(model, resources) : null;
       this.#open = { plan, model, tiles, ...part, star, embed, close };
@@ -146,7 +153,14 @@ export class PlanHost {
     const weights = keep(account.weights);
     const source = this.#source(model);
     resources.push(() => source.close());
-    const window = new Window({ tiles: order, memory: weights, plan: pinning, source, now: microseconds, deadline: READ_DEADLINE });
+    const window = new Window({
+      tiles: order,
+      memory: weights,
+      plan: pinning,
+      source,
+      now: microseconds,
+      deadline: READ_DEADLINE,
+    });
     const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, kvPages });
     resources.push(() => device.close());
     await window.start();

@@ -1,9 +1,14 @@
 import { Worker } from 'node:worker_threads';
+import { PotluckError } from '../errors/errors.ts';
 import type { ChatMessage } from '../model/chat-template.ts';
-import { type ChatTemplate, createChatTemplate, TEMPLATE_WORKER_MEMORY, type TemplateVariables } from '../model/chat-template.ts';
+import {
+  type ChatTemplate,
+  createChatTemplate,
+  TEMPLATE_WORKER_MEMORY,
+  type TemplateVariables,
+} from '../model/chat-template.ts';
 import { encodeChat } from '../model/chat-template-tokens.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { PotluckError } from '../errors/errors.ts';
 import type { LocalModel } from './model-store.ts';
 
 /** What the API needs of a model: its tokenizer and its chat template. */
@@ -23,14 +28,19 @@ export async function openServedModel(model: LocalModel): Promise<ServedModel> {
   const { manifest } = model;
   const tokenizerJson = await readJson(model, 'tokenizer.json');
   if (tokenizerJson === undefined)
-    throw new PotluckError('PACK_INVALID', `Model ${manifest.name} has no tokenizer.json: it takes token ids, not text.`);
+    throw new PotluckError(
+      'PACK_INVALID',
+      `Model ${manifest.name} has no tokenizer.json: it takes token ids, not text.`,
+    );
   const tokenizer = createTokenizer(tokenizerJson, (await readJson(model, 'tokenizer_config.json')) ?? {});
   const jinja = await model.readFile('chat_template.jinja');
   const template = createChatTemplate({
     source: jinja ? Buffer.from(jinja).toString('utf8') : tokenizer.chatTemplate,
     variables: tokenizer.named,
     createWorker: () =>
-      new Worker(new URL('./chat-template-worker.js', import.meta.url), { resourceLimits: TEMPLATE_WORKER_MEMORY }),
+      new Worker(new URL('./chat-template-worker.js', import.meta.url), {
+        resourceLimits: TEMPLATE_WORKER_MEMORY,
+      }),
     timers: {
       setTimeout: (call, milliseconds) => setTimeout(call, milliseconds),
       clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout),
@@ -48,7 +58,11 @@ export async function openServedModel(model: LocalModel): Promise<ServedModel> {
     },
     async renderChat(messages, extra) {
       const context = manifest.shape.context;
-      const chat = await encodeChat({ tokenizer, template, beginToken: manifest.beginToken, context }, messages, extra);
+      const chat = await encodeChat(
+        { tokenizer, template, beginToken: manifest.beginToken, context },
+        messages,
+        extra,
+      );
       fallbackTemplate ||= chat.fallback;
       return chat.ids;
     },

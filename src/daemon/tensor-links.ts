@@ -28,7 +28,8 @@ export class TensorArrivals {
   accept(message: IncomingMessage, socket: Duplex, head: Buffer): void {
     const epoch = Number(message.headers['x-potluck-epoch']);
     const deviceId = String(message.headers['x-potluck-device'] ?? '');
-    const fits = message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
+    const fits =
+      message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
     if (!fits || this.#arrived.length >= MOST_WAITING) {
       socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
       return;
@@ -86,7 +87,8 @@ export function dialTensorLink(
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const where = `${hub.host}:${hub.linkPort}`;
-    const lost = (reason: string) => reject(new PotluckError('DEVICE_LOST', `Tensor link to the hub at ${where}: ${reason}`));
+    const lost = (reason: string) =>
+      reject(new PotluckError('DEVICE_LOST', `Tensor link to the hub at ${where}: ${reason}`));
     const call = request({
       host: hub.host,
       port: hub.linkPort,

@@ -53,5 +53,8 @@ export function passLimits(shape: ModelShape): { maxTokens: number; maxLogitRows
   const bounded = (bytes: number, each: number, low: number, high: number): number =>
     Math.max(low, Math.min(high, Math.floor(bytes / each)));
   const maxTokens = bounded(8 << 20, shape.width * 8, 16, 256);
-  return { maxTokens, maxLogitRows: Math.min(maxTokens, bounded(8 << 20, paddedVocabulary(shape) * 4, 16, 256)) };
+  return {
+    maxTokens,
+    maxLogitRows: Math.min(maxTokens, bounded(8 << 20, paddedVocabulary(shape) * 4, 16, 256)),
+  };
 }

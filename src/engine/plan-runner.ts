@@ -129,7 +129,8 @@ export class PlanRunner implements PassRunner {
       await runLayers(device, star ?? ALONE, ids.length, rows > 0);
       if (star && rows > 0) await star.collectLogits(rows, logits, paddedVocabulary(device.shape));
     } catch (error) {
-      if (star) star.abortPass(error instanceof PotluckError ? error : new PotluckError('INTERNAL', String(error)));
+      if (star)
+        star.abortPass(error instanceof PotluckError ? error : new PotluckError('INTERNAL', String(error)));
       throw error;
     }
     if (this.#plan !== plan) throw new PotluckError('NOT_READY', 'The plan changed during a pass.');
@@ -141,7 +142,8 @@ export class PlanRunner implements PassRunner {
   }
 
   #active(): ActivePlan {
-    if (!this.#plan) throw new PotluckError('NOT_READY', 'The cluster has no plan yet. Look at: potluck status');
+    if (!this.#plan)
+      throw new PotluckError('NOT_READY', 'The cluster has no plan yet. Look at: potluck status');
     return this.#plan;
   }
 }

@@ -5,13 +5,19 @@
  */
 export const ERRORS = {
   // input of a user
-  BAD_REQUEST: { status: 400, meaning: 'The request is malformed or a field has a value that is not allowed.' },
+  BAD_REQUEST: {
+    status: 400,
+    meaning: 'The request is malformed or a field has a value that is not allowed.',
+  },
   UNSUPPORTED_FIELD: { status: 400, meaning: 'The request has a field that Potluck does not support.' },
   CONTEXT_TOO_LONG: { status: 400, meaning: 'The prompt and the tokens asked for do not fit the context.' },
   UNKNOWN_MODEL: { status: 404, meaning: 'No model of that name is here.' },
   UNKNOWN_ROUTE: { status: 404, meaning: 'There is nothing at that address.' },
   BODY_TOO_LARGE: { status: 413, meaning: 'The request body is over the limit.' },
-  FORBIDDEN: { status: 403, meaning: 'The request comes from a web page or names a host that is not allowed here.' },
+  FORBIDDEN: {
+    status: 403,
+    meaning: 'The request comes from a web page or names a host that is not allowed here.',
+  },
   TEMPLATE_FAILED: { status: 400, meaning: 'The chat template of the model refused these messages.' },
   BAD_OPTION: { status: 400, meaning: 'A command line option has a value that is not allowed.' },
   // packs, checkpoints and tiles
@@ -26,7 +32,10 @@ export const ERRORS = {
   // memory and compute
   MEMORY_TOO_SMALL: { status: 500, meaning: 'The memory budget is under the least that would do.' },
   BUSY: { status: 503, meaning: 'Too many requests are waiting.' },
-  KERNEL_UNKNOWN: { status: 500, meaning: 'POTLUCK_KERNEL names no kernel, or one that this processor cannot run.' },
+  KERNEL_UNKNOWN: {
+    status: 500,
+    meaning: 'POTLUCK_KERNEL names no kernel, or one that this processor cannot run.',
+  },
   KERNEL_FAILED: { status: 500, meaning: 'A native call failed.' },
   // cluster
   NOT_READY: { status: 503, meaning: 'The cluster is still getting ready.' },

@@ -20,7 +20,12 @@ export type Step =
   /** Normalize and quantize the residual [tokens, width] for a half layer; clear `partial`. */
   | { readonly op: 'begin'; readonly layer: number; readonly half: Half }
   /** Add the outputs of tiles, as fixed point, to `partial`. */
-  | { readonly op: 'tiles'; readonly layer: number; readonly half: Half; readonly tiles: readonly PlacedTile[] }
+  | {
+      readonly op: 'tiles';
+      readonly layer: number;
+      readonly half: Half;
+      readonly tiles: readonly PlacedTile[];
+    }
   /** Add `partial` (by now the sum over all devices) to the residual. */
   | { readonly op: 'end'; readonly layer: number; readonly half: Half }
   /** Final norm of the rows whose logits are wanted. */

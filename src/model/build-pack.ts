@@ -1,9 +1,9 @@
 import { join } from 'node:path';
-import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import type { FileSystem } from '../pack/file-system.ts';
 import type { Manifest, ModelShape, Tiling, WeightFormat } from '../pack/manifest.ts';
+import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
 import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
 import { constantOffset, constantsFloats, embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';

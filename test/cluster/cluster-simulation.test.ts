@@ -239,6 +239,6 @@ async function live(seed: number): Promise<void> {
 
 describe('cluster with delays, failures, joins and leaves', () => {
   it('always ends as one cluster that serves on every device', async () => {
-    for (let seed = 1; seed <= Number(process.env['SEEDS'] ?? 12); seed++) await live(seed);
+    for (let seed = 1; seed <= 20; seed++) await live(seed);
   }, 60_000);
 });

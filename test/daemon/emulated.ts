@@ -1,5 +1,5 @@
-import { builtInModel } from '../../src/cli/project.ts';
 import { type Emulation, type EmulationOptions, startEmulation } from '../../src/cli/emulate/emulation.ts';
+import { builtInModel } from '../../src/cli/project.ts';
 
 /** Real daemons on loopback with the built-in model, ended when `work` is over. */
 export async function emulated<T>(

@@ -34,13 +34,16 @@ test('without a budget every tile fits, and the KV cache holds four full sequenc
   expect(kvPages).toBe((4 * 1024) / 16);
 });
 
-test.each([124, 140, 160, 200, 400].map(mib => mib << 20))('the account of %i bytes keeps to the budget', budget => {
-  const { account, kvPages } = accountMemory({ ...input, budget });
-  expect(total(account)).toBeLessThanOrEqual(budget);
-  expect(account.weights).toBeGreaterThan(0);
-  expect(account.weights % 4096).toBe(0);
-  expect(kvPages * kvPageBytes(shape, 40)).toBe(account.kv);
-});
+test.each([124, 140, 160, 200, 400].map(mib => mib << 20))(
+  'the account of %i bytes keeps to the budget',
+  budget => {
+    const { account, kvPages } = accountMemory({ ...input, budget });
+    expect(total(account)).toBeLessThanOrEqual(budget);
+    expect(account.weights).toBeGreaterThan(0);
+    expect(account.weights % 4096).toBe(0);
+    expect(kvPages * kvPageBytes(shape, 40)).toBe(account.kv);
+  },
+);
 
 test('more memory never means less for weights', () => {
   let before = 0;

@@ -34,8 +34,10 @@ export function withEmulation(command: Command): Command {
     .option('--memory <size>', 'most memory of each device, such as 256M', text =>
       parseBytes('--memory', text),
     )
-    .option('--window <size>', 'most memory for the weights of each device; the rest streams from disk', text =>
-      parseBytes('--window', text),
+    .option(
+      '--window <size>',
+      'most memory for the weights of each device; the rest streams from disk',
+      text => parseBytes('--window', text),
     )
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
       parseInteger('--threads', text, 1, 1024),
