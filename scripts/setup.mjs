@@ -51,7 +51,8 @@ async function installModules(root, say) {
   say('Installing packages (npm ci) ...');
   // Install scripts stay off: no package here needs one, and onnxruntime-node's would download from elsewhere.
   const { code, output } = await run(npmCommand(), ['ci', '--ignore-scripts', '--loglevel=error'], root);
-  if (code !== 0) throw new SetupError(`npm ci failed:\n${output}`);
+  // Behind the reason npm prints its whole help.
+  if (code !== 0) throw new SetupError(`npm ci failed:\n${output.split('\n').slice(0, 12).join('\n')}`);
 }
 
 const npmCommand = () => (process.platform === 'win32' ? 'npm.cmd' : 'npm');
@@ -63,6 +64,8 @@ async function buildNative(root, addon, say) {
     await addon.buildAddon();
     rmSync(errorFile, { force: true });
   } catch (error) {
+    // What an earlier build left belongs to other sources.
+    rmSync(addon.ADDON_PATH, { force: true });
     const reason = error instanceof Error ? error.message : String(error);
     mkdirSync(dirname(errorFile), { recursive: true });
     writeFileSync(errorFile, `${reason}\n`);

@@ -11,7 +11,7 @@ await setupOrExit();
 await systemPackages();
 
 const failedChecks = [];
-await check('format and lint', ['node_modules/@biomejs/biome/bin/biome', 'check', '--colors=off']);
+await check('format and lint', ['scripts/lint.mjs']);
 await check('types', ['node_modules/typescript/bin/tsc', '--noEmit', '-p', 'tsconfig.check.json']);
 
 const reportFile = join(projectRoot, 'build', 'test-report.json');

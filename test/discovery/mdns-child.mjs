@@ -10,7 +10,9 @@ const discovery = new MdnsDiscovery({
   bonjour: (options, failed) => new Bonjour(options, failed),
   networkInterfaces: () => ({
     ...networkInterfaces(),
-    ...Object.fromEntries(bogus.map((address, i) => [`bogus${i}`, [{ address, family: 'IPv4', internal: false }]])),
+    ...Object.fromEntries(
+      bogus.map((address, i) => [`bogus${i}`, [{ address, family: 'IPv4', internal: false }]]),
+    ),
   }),
   timers: { now: () => performance.now(), setTimeout, clearTimeout },
   loopback: false,

@@ -1,4 +1,4 @@
-import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -33,7 +33,8 @@ function compile(): void {
     '-p',
     'tsconfig.json',
   ];
-  execFileSync('npx', ['tsc', ...options], { cwd: root, stdio: 'ignore' });
+  // errors of types are for another check; the child fails where nothing was written
+  spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], { cwd: root, stdio: 'ignore' });
 }
 
 interface Device {
