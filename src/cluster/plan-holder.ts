@@ -1,4 +1,4 @@
-import { asPotluckError, PotluckError as Failure, type PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import type { ClusterHost, HubAddress } from './cluster-host.ts';
 import type { Plan } from './plan.ts';
 
@@ -55,7 +55,7 @@ export class PlanHolder {
 
   /** Drops what is being prepared, is prepared, or is on its way to be active. */
   abandon(): void {
-    const reason = new Failure('NOT_READY', 'Another plan came before this one was active.');
+    const reason = new PotluckError('NOT_READY', 'Another plan came before this one was active.');
     this.#preparing?.abort(reason);
     this.#preparing = null;
     this.#prepared = null;
@@ -67,7 +67,7 @@ export class PlanHolder {
     const next = this.#prepared;
     this.#prepared = null;
     if (next?.plan.epoch !== epoch) {
-      return Promise.reject(new Failure('PROTOCOL', `Plan ${epoch} is not prepared on this device.`));
+      return Promise.reject(new PotluckError('PROTOCOL', `Plan ${epoch} is not prepared on this device.`));
     }
     const own = new AbortController();
     this.#activating = own;

@@ -210,7 +210,7 @@ class Daemon {
         const model = await store.receive(plan.modelId, get, signal);
         await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
       },
-      activate: (plan, index) => plans.activate(plan, index),
+      activate: (plan, index, signal) => plans.activate(plan, index, signal),
       serve: (plan, kvPages) => plans.serve(plan, kvPages),
       deactivate: reason => plans.deactivate(reason),
       manifestFor: id => {

@@ -84,7 +84,7 @@ export class PlanHost {
   }
 
   /** Opens this device's part of `plan`; resolves to its KV pages. On the hub passes may run once `serve` is called. */
-  async activate(plan: Plan, index: number): Promise<{ kvPages: number }> {
+  async activate(plan: Plan, index: number, signal: AbortSignal): Promise<{ kvPages: number }> {
     await this.deactivate(new PotluckError('NOT_READY', `Plan ${plan.epoch} begins.`));
     const model = this.#options.store.find(plan.modelId);
     if (!model) throw new PotluckError('UNKNOWN_MODEL', `Model ${plan.modelId} is not on this device.`);
@@ -95,8 +95,11 @@ export class PlanHost {
     try {
       const tiles = deviceTiles(model.manifest, tilesOf(plan, index));
       const part = await this.#openDevice(model, tiles, resources);
+      signal.throwIfAborted();
       const star =
-        index === 0 ? await this.#openHub(plan, part.device) : await this.#openSpoke(plan, part.device);
+        index === 0
+          ? await this.#openHub(plan, part.device, signal)
+          : await this.#openSpoke(plan, part.device, signal);
       if (star) resources.push(() => star.close());
       const embed = index === 0 ? await openEmbedding(model, resources) : null;
       this.#open = { plan, model, tiles, ...part, star, embed, close };
@@ -175,13 +178,14 @@ export class PlanHost {
       : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
   }
 
-  async #openHub(plan: Plan, device: DevicePass): Promise<StarHub | null> {
+  async #openHub(plan: Plan, device: DevicePass, signal: AbortSignal): Promise<StarHub | null> {
     const others = plan.devices.slice(1);
     if (others.length === 0) return null;
     const streams = await this.#options.arrivals.collect(
       plan.epoch,
       others.map(d => d.id),
       LINK_MILLISECONDS,
+      signal,
     );
     const { manifest } = this.#options.store.find(plan.modelId)!;
     const hub = createStarHub({
@@ -198,9 +202,9 @@ export class PlanHost {
     return hub;
   }
 
-  async #openSpoke(plan: Plan, device: DevicePass): Promise<StarSpoke> {
+  async #openSpoke(plan: Plan, device: DevicePass, signal: AbortSignal): Promise<StarSpoke> {
     const hub = plan.devices[0]!;
-    const stream = await dialTensorLink(hub, plan.epoch, this.#options.deviceId, LINK_MILLISECONDS);
+    const stream = await dialTensorLink(hub, plan.epoch, this.#options.deviceId, LINK_MILLISECONDS, signal);
     const { manifest } = this.#options.store.find(plan.modelId)!;
     const spoke = createStarSpoke({
       epoch: plan.epoch,

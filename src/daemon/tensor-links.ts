@@ -44,25 +44,41 @@ export class TensorArrivals {
     this.#wanted?.check();
   }
 
-  /** The streams of `deviceIds` for `epoch`, in that order. Rejects with DEVICE_LOST naming who did not come. */
-  collect(epoch: number, deviceIds: readonly string[], milliseconds: number): Promise<Duplex[]> {
+  /** The streams of `deviceIds` for `epoch`, in that order. Rejects with DEVICE_LOST naming who did not
+   *  come, or with the reason of `signal`. */
+  collect(
+    epoch: number,
+    deviceIds: readonly string[],
+    milliseconds: number,
+    signal: AbortSignal,
+  ): Promise<Duplex[]> {
     for (const old of this.#arrived.filter(a => a.epoch < epoch)) old.stream.destroy();
     this.#arrived = this.#arrived.filter(a => a.epoch >= epoch);
     return new Promise((resolve, reject) => {
       const find = (id: string) => this.#arrived.find(a => a.epoch === epoch && a.deviceId === id);
+      const end = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', aborted);
+        this.#wanted = null;
+      };
       const check = () => {
         const found = deviceIds.map(find);
         if (!found.every(entry => entry !== undefined)) return;
-        clearTimeout(timer);
-        this.#wanted = null;
+        end();
         this.#arrived = this.#arrived.filter(a => !found.includes(a));
         resolve(found.map(entry => entry.stream));
       };
+      const aborted = () => {
+        end();
+        reject(signal.reason);
+      };
       const timer = setTimeout(() => {
-        this.#wanted = null;
+        end();
         const missing = deviceIds.filter(id => !find(id)).join(', ');
         reject(new PotluckError('DEVICE_LOST', `No tensor link from ${missing} within ${milliseconds} ms.`));
       }, milliseconds);
+      if (signal.aborted) return aborted();
+      signal.addEventListener('abort', aborted);
       this.#wanted = { epoch, check };
       check();
     });
@@ -78,12 +94,13 @@ export class TensorArrivals {
   }
 }
 
-/** Connects to the hub's tensor stream. Rejects with DEVICE_LOST. */
+/** Connects to the hub's tensor stream. Rejects with DEVICE_LOST; `signal` ends the try. */
 export function dialTensorLink(
   hub: { host: string; linkPort: number },
   epoch: number,
   deviceId: string,
   milliseconds: number,
+  signal: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const where = `${hub.host}:${hub.linkPort}`;
@@ -95,6 +112,7 @@ export function dialTensorLink(
       path: TENSOR_PATH,
       timeout: milliseconds,
       agent: false,
+      signal,
       headers: {
         Connection: 'Upgrade',
         Upgrade: PROTOCOL,

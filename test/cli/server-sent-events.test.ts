@@ -34,6 +34,10 @@ test('lines may end with CR, LF or CRLF, and chunks may be cut anywhere', () => 
   );
 });
 
+test('a CRLF cut in two is one line end', () => {
+  expect(all(['data: a\r', '\ndata: b\r', '', '\n\r', '\n'])).toEqual(['a\nb']);
+});
+
 test('an event without end is refused', () => {
   const parser = new EventParser();
   expect(() => {

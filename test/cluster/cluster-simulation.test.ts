@@ -241,4 +241,18 @@ describe('cluster with delays, failures, joins and leaves', () => {
   it('always ends as one cluster that serves on every device', async () => {
     for (let seed = 1; seed <= 20; seed++) await live(seed);
   }, 60_000);
+
+  it('lets a device go as soon as there is a plan without it', async () => {
+    const world = new World(1);
+    const [a, b, c] = [world.join(true), world.join(true), world.join(false)];
+    expect(await world.run(20_000, () => world.settled())).toBe(true);
+    // a spoke, then the hub
+    const hubFirst = [a, b].sort((x, y) => Number(y.host.serving !== null) - Number(x.host.serving !== null));
+    world.leave(c!);
+    expect(await world.run(3000, () => !c!.alive)).toBe(true);
+    world.leave(hubFirst[0]!);
+    expect(await world.run(3000, () => !hubFirst[0]!.alive)).toBe(true);
+    expect(world.settled()).toBe(true);
+    world.kill(hubFirst[1]!);
+  });
 });

@@ -167,6 +167,22 @@ describe('cluster', () => {
     await until('three again', devices, () => oneCluster([a, again, c]));
   });
 
+  it('plans anew at once when a device disappears while it prepares', async () => {
+    const a = await start({ n: 1 });
+    const b = await start({
+      n: 2,
+      peers: [a.port],
+      behaviour: { prepare: () => new Promise(() => undefined) },
+    });
+    const preparing = () =>
+      a.cluster.view().next?.phase === 'prepare' && a.host.prepared.at(-1)?.devices.length === 2;
+    await until('preparing', devices, preparing);
+    b.kill();
+    await until('given up', devices, () => a.cluster.view().next === null);
+    expect(a.cluster.view().failures.map(f => f.deviceId)).toEqual([b.id]);
+    expect(oneCluster([a])).toBe(true);
+  });
+
   it('continues an answer of a spoke when the hub disappears, with the same tokens', async () => {
     const slow = { beforeToken: () => new Promise<void>(resolve => setTimeout(resolve, 2)) };
     const a = await start({ n: 1, behaviour: slow });

@@ -129,6 +129,28 @@ describe('makePlan', () => {
     }
   });
 
+  it('moves little where shares are uneven and tiles few', () => {
+    const random = seeded(3);
+    let moved = 0;
+    let least = 0;
+    for (let round = 0; round < 60; round++) {
+      const attention = 1 + Math.floor(random() * 8);
+      const tiles = model({ layers: 16, attention, ffn: 3 + Math.floor(random() * 12), head: 4 });
+      const devices = Array.from({ length: 2 + Math.floor(random() * 6) }, (_, i) =>
+        candidate(i + 1, { share: 0.5 + random() }),
+      );
+      const fewer = devices.slice(0, -1);
+      const before = make(tiles, fewer);
+      const joined = make(tiles, devices, before);
+      const left = make(tiles, fewer, joined);
+      const bytes = movedBytes(tiles, before, joined) + movedBytes(tiles, joined, left);
+      const sum = devices.reduce((s, d) => s + d.share, 0);
+      moved += bytes / tiles.reduce((s, t) => s + t.bytes, 0);
+      least += (2 * devices.at(-1)!.share) / sum;
+    }
+    expect(moved / least).toBeLessThan(1.1);
+  });
+
   it('passes over a plan of another model', () => {
     const tiles = model({ layers: 2, attention: 4, ffn: 3, head: 2 });
     const devices = [candidate(1), candidate(2)];

@@ -21,20 +21,23 @@ class Net {
   add(n: number, startedAt = n): Side {
     const events: string[] = [];
     const lines: string[] = [];
+    let side: Side | null = null;
     const log = { info: () => undefined, warn: (line: string) => void lines.push(line) };
     const members = new Members({
       self: () => deviceInfo(n, { linkPort: n, startedAt }),
       cluster: 'test',
       timers: this.timers,
       log,
-      dial: (_, port) => this.#dial(n, port),
+      // a device that was started anew has replaced the one before
+      dial: (_, port) =>
+        this.sides.get(n) === side ? this.#dial(n, port) : Promise.reject(new Error('ended')),
       state: () => ({ type: 'state', hubId: null, epoch: 0, clusterSize: 0, peers: [] }),
       joined: m => events.push(`+${Number(`0x${m.id}`)}`),
       left: m => events.push(`-${Number(`0x${m.id}`)}`),
       changed: () => undefined,
       received: () => undefined,
     });
-    const side = { members, events, lines };
+    side = { members, events, lines };
     this.sides.set(n, side);
     return side;
   }

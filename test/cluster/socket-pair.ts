@@ -28,6 +28,7 @@ export class PairSocket extends EventEmitter implements WebSocketLike {
     if (this.closedWith !== null && this.other !== null) {
       const { other, closedWith } = this;
       this.other = null;
+      other.other = null;
       other.emit('close', closedWith, Buffer.from(''));
       return true;
     }

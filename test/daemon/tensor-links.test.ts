@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { dialTensorLink, TensorArrivals } from '../../src/daemon/tensor-links.ts';
 
+const never = new AbortController().signal;
 const id = (digit: string) => digit.repeat(32);
 let server: Server;
 let arrivals: TensorArrivals;
@@ -22,9 +23,9 @@ afterEach(() => {
 });
 
 test('streams are handed over in the order asked for, whenever they came, and carry bytes both ways', async () => {
-  const early = await dialTensorLink(hub, 7, id('b'), 1000);
-  const collected = arrivals.collect(7, [id('a'), id('b')], 2000);
-  const late = await dialTensorLink(hub, 7, id('a'), 1000);
+  const early = await dialTensorLink(hub, 7, id('b'), 1000, never);
+  const collected = arrivals.collect(7, [id('a'), id('b')], 2000, never);
+  const late = await dialTensorLink(hub, 7, id('a'), 1000, never);
   const [first, second] = await collected;
   const read = (stream: { once(event: 'data', call: (data: Buffer) => void): unknown }) =>
     new Promise<string>(resolve => stream.once('data', data => resolve(data.toString())));
@@ -36,20 +37,29 @@ test('streams are handed over in the order asked for, whenever they came, and ca
 });
 
 test('who does not come is named', async () => {
-  await expect(arrivals.collect(3, [id('c')], 50)).rejects.toThrow(id('c'));
+  await expect(arrivals.collect(3, [id('c')], 50, never)).rejects.toThrow(id('c'));
+});
+
+test('waiting ends when the plan is given up', async () => {
+  const given = new AbortController();
+  const collected = arrivals.collect(3, [id('c')], 30_000, given.signal);
+  given.abort(new Error('given up'));
+  await expect(collected).rejects.toThrow('given up');
 });
 
 test('a stream of an older plan is closed', async () => {
-  const old = await dialTensorLink(hub, 1, id('a'), 1000);
+  const old = await dialTensorLink(hub, 1, id('a'), 1000, never);
   const closed = new Promise(resolve => old.once('close', resolve));
   old.resume();
-  await expect(arrivals.collect(2, [id('a')], 50)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
+  await expect(arrivals.collect(2, [id('a')], 50, never)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
   await closed;
 });
 
 test('a request without a device is refused', async () => {
-  await expect(dialTensorLink(hub, 1, 'nobody', 1000)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
-  await expect(dialTensorLink({ host: '127.0.0.1', linkPort: 1 }, 1, id('a'), 1000)).rejects.toMatchObject({
+  await expect(dialTensorLink(hub, 1, 'nobody', 1000, never)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
+  await expect(
+    dialTensorLink({ host: '127.0.0.1', linkPort: 1 }, 1, id('a'), 1000, never),
+  ).rejects.toMatchObject({
     code: 'DEVICE_LOST',
   });
 });

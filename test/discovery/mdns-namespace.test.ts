@@ -34,7 +34,10 @@ function compile(): void {
     'tsconfig.json',
   ];
   // errors of types are for another check; the child fails where nothing was written
-  spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], { cwd: root, stdio: 'ignore' });
+  spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', ...options], {
+    cwd: root,
+    stdio: 'ignore',
+  });
 }
 
 interface Device {

@@ -89,6 +89,14 @@ function addReference(group: Command): void {
     });
 }
 
+/** With the checkpoint both weight formats are compared; a clone alone has the w4 pack. */
+function defaultBitsModel(): string {
+  const checkpoint = sharedFolder('demo-model/weights');
+  if (existsSync(checkpoint)) return checkpoint;
+  note(`bf16 is skipped: its checkpoint is not at ${checkpoint}`);
+  return builtInModel();
+}
+
 function addBits(group: Command): void {
   group
     .command('bits')
@@ -101,13 +109,13 @@ function addBits(group: Command): void {
     )
     .option(
       '--model <folder>',
-      'a pack; or a checkpoint, of which w4 and bf16 packs are made (default: the built-in pack)',
+      'a pack; or a checkpoint, of which w4 and bf16 packs are made (default: the checkpoint of the built-in model, or its pack)',
     )
     .option('--json', 'report as JSON')
     .action(async (flags: { devices: number[]; model?: string; json?: true }) => {
       const { evalBits } = await import('../eval/bits.ts');
       const { stopController } = await import('../emulate/with-emulation.ts');
-      const model = flags.model === undefined ? builtInModel() : resolve(flags.model);
+      const model = flags.model === undefined ? defaultBitsModel() : resolve(flags.model);
       if (!existsSync(model))
         throw new PotluckError('PACK_NOT_FOUND', `${model} does not exist: give a folder with --model`);
       const result = await evalBits(

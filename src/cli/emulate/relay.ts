@@ -11,7 +11,8 @@ const CONNECTION_LIMIT = 1024;
 export class Relay {
   readonly port: number;
   readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
+  /** Ends a connection, each. */
+  readonly #connections = new Set<() => void>();
   /** Where connections go; null until the device listens, and connections are closed at once. */
   target: HostAndPort | null = null;
 
@@ -45,23 +46,24 @@ export class Relay {
     const pipes = [new ShapedPipe(near, far, shaper, clock), new ShapedPipe(far, near, shaper, clock)];
     // A paused socket does not say that its other end is gone; so when one breaks, both go.
     const close = (): void => {
+      this.#connections.delete(close);
       for (const pipe of pipes) pipe.close();
-      for (const socket of [near, far]) {
-        this.#sockets.delete(socket);
-        socket.destroy();
-      }
+      near.destroy();
+      far.destroy();
     };
+    this.#connections.add(close);
     for (const socket of [near, far]) {
-      this.#sockets.add(socket);
       socket.once('error', close);
-      socket.once('close', failed => (failed ? close() : this.#sockets.delete(socket)));
+      socket.once('close', () => {
+        if (near.destroyed && far.destroyed) close();
+      });
     }
     near.resume();
   }
 
   /** Breaks all connections and stops listening. */
   async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
+    for (const close of [...this.#connections]) close();
     await new Promise<void>(resolve => this.#server.close(() => resolve()));
   }
 }

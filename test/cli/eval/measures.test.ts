@@ -7,26 +7,29 @@ import { firstCharacters, windowsOf } from '../../../src/cli/eval/perplexity.ts'
 
 const golden = {
   arch: 'tiny',
-  ids: [1, 2],
+  ids: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
   logits_every_8: [[0, 1, 2]],
-  argmax: [2, 0],
+  argmax: [0, 0, 0, 0, 0, 0, 0, 2, 1, 1],
   greedy: [5, 6],
 };
+/** Ten rows; the eighth is given, the others say token 0. */
+const rowsWith = (eighth: number[]): Float32Array[] =>
+  golden.ids.map((_, i) => Float32Array.from(i === 7 ? eighth : [9, 8, 7]));
 
 test('golden values: the largest error, the argmax of every position, the continuation', () => {
-  const rows = [Float32Array.of(0.25, 1, 2), Float32Array.of(1, 3, 2)];
+  const rows = rowsWith([0.25, 1, 2]);
   expect(compareGolden(golden, rows, [5, 6])).toEqual({
     largestError: 0.25,
-    equalArgmax: 0.5,
+    equalArgmax: 0.8,
     greedyEqual: true,
   });
   expect(compareGolden(golden, rows, [5]).greedyEqual).toBe(false);
 });
 
 test('a logit that is not a number is no small error', () => {
-  const rows = [Float32Array.of(Number.NaN, 1, 2), Float32Array.of(1, 0, 0)];
-  expect(compareGolden(golden, rows, []).largestError).toBe(Number.POSITIVE_INFINITY);
-  expect(() => compareGolden(golden, [Float32Array.of(1)], [])).toThrow(/vocabulary of 3/);
+  const { largestError } = compareGolden(golden, rowsWith([Number.NaN, 1, 2]), []);
+  expect(largestError).toBe(Number.POSITIVE_INFINITY);
+  expect(() => compareGolden(golden, rowsWith([1]), [])).toThrow(/vocabulary of 3/);
 });
 
 test('bits: every count, uneven shares, more threads', () => {
