@@ -16,14 +16,16 @@ export async function withEmulation<T>(
   work: (emulation: Emulation) => Promise<T>,
 ): Promise<T> {
   const emulation = await startEmulation({ ...options, signal });
+  let stop = (): void => undefined;
   const aborted = new Promise<never>((_, reject) => {
-    const stop = (): void => reject(new PotluckError('STOPPED', 'Stopped'));
-    if (signal.aborted) stop();
-    else signal.addEventListener('abort', stop, { once: true });
+    stop = () => reject(new PotluckError('STOPPED', 'Stopped'));
   });
+  signal.addEventListener('abort', stop);
+  if (signal.aborted) stop();
   try {
     return await Promise.race([work(emulation), aborted]);
   } finally {
+    signal.removeEventListener('abort', stop);
     await emulation.stop();
   }
 }
