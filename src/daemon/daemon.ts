@@ -12,7 +12,7 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
-import { PotluckError as Failure, type PotluckError } from '../errors/errors.ts';
+import { PotluckError } from '../errors/errors.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
@@ -173,7 +173,7 @@ class Daemon {
   }
 
   #running(): Cluster {
-    if (!this.#cluster) throw new Failure('NOT_READY', 'The daemon is still starting.');
+    if (!this.#cluster) throw new PotluckError('NOT_READY', 'The daemon is still starting.');
     return this.#cluster;
   }
 
@@ -215,7 +215,7 @@ class Daemon {
       deactivate: reason => plans.deactivate(reason),
       manifestFor: id => {
         if (store.pack?.id === id) return store.pack.manifest;
-        throw new Failure('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
+        throw new PotluckError('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
       },
       generator: this.#engine,
       status: () => this.#localStatus(),
@@ -264,7 +264,7 @@ class Daemon {
   /** Tokenizer and template of the model in the active plan. */
   async #servedModel(): Promise<ServedModel> {
     const open = this.#plans.current;
-    if (!open) throw new Failure('NOT_READY', 'No model is served yet. Look at: potluck status');
+    if (!open) throw new PotluckError('NOT_READY', 'No model is served yet. Look at: potluck status');
     if (this.#served?.id === open.model.id) return this.#served;
     const before = this.#served;
     this.#served = await openServedModel(open.model);
@@ -279,7 +279,7 @@ class Daemon {
     const where = hub
       ? `Ask the hub, ${hub.name}, at port ${hub.apiPort} of ${hub.host}.`
       : 'There is no hub.';
-    throw new Failure('NOT_READY', `This device runs no passes of its own. ${where}`);
+    throw new PotluckError('NOT_READY', `This device runs no passes of its own. ${where}`);
   }
 
   #localStatus(): LocalStatus {

@@ -22,7 +22,7 @@ export async function emulate(options: EmulationOptions): Promise<void> {
   say('');
   say(`${emulation.devices.length} devices serve one model:`);
   for (const { name, apiUrl, pid } of emulation.devices) say(`  ${name}  ${apiUrl}  (process ${pid})`);
-  say(`Chat      ${emulation.apiUrl}  (in a browser), or: npm run -s potluck -- chat --port ${port}`);
+  say(`Chat      ${emulation.apiUrl}   or: npm run -s potluck -- chat --port ${port}`);
   say(`Status    npm run -s potluck -- status --port ${port}`);
   say('Ctrl-C ends all of them.');
   await stopAsked;
