@@ -178,7 +178,8 @@ class Daemon {
   }
 
   #device(linkPort: number, apiPort: number): DeviceInfo {
-    const { options, pack } = { options: this.#options, pack: this.#store.pack };
+    const options = this.#options;
+    const { pack } = this.#store;
     const { backend } = this.#compute;
     return {
       id: this.#folder.deviceId,

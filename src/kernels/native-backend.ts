@@ -57,8 +57,6 @@ class NativeBackendModel implements BackendModel {
   readonly pass: PassBuffers;
   readonly #addon: Addon;
   readonly #model: NativeModel;
-  /** Callers keep their step arrays from pass to pass. */
-  readonly #programs = new WeakMap<readonly Step[], Float64Array>();
   #closed = false;
 
   constructor(addon: Addon, pool: NativePool, memory: ModelMemory) {
@@ -100,13 +98,8 @@ class NativeBackendModel implements BackendModel {
   }
 
   async run(steps: readonly Step[]): Promise<RunStats> {
-    let program = this.#programs.get(steps);
-    if (!program) {
-      program = encodeProgram(steps);
-      this.#programs.set(steps, program);
-    }
     try {
-      return await this.#addon.run(this.#model, program);
+      return await this.#addon.run(this.#model, encodeProgram(steps));
     } catch (error) {
       throw asKernelError(error);
     }
