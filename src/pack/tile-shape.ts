@@ -94,21 +94,53 @@ export function tileBytes(s: ModelShape, kind: TileKind): number {
 /** Vocabulary rounded up to whole head tiles: the row length of the logits buffer. */
 export const paddedVocabulary = (s: ModelShape): number => tileCount(s, 'head') * s.tiling.headRows;
 
+type Entries = readonly (readonly [name: string, floats: number])[];
+
 /**
- * Floats in the constants blob: for each layer attention norm [width], FFN norm [width], attention scale [width],
- * FFN scale [width]; then the final norm [width]. A scale is the power of two that turns a channel of a tile's output
- * into fixed point.
+ * The constants of one layer with their float32 counts, in storage order. A scale is the power of two that turns a channel
+ * of a tile's output into fixed point.
  */
-export const constantsFloats = (s: ModelShape): number => (s.layers * 4 + 1) * s.width;
+const layerConstants = (s: ModelShape) =>
+  [
+    ['attentionNorm', s.width],
+    ['ffnNorm', s.width],
+    ['attentionScale', s.width],
+    ['ffnScale', s.width],
+  ] as const satisfies Entries;
 
-export type Constant = 'attentionNorm' | 'ffnNorm' | 'attentionScale' | 'ffnScale' | 'finalNorm';
+/** The constants of the model behind those of its layers. */
+const modelConstants = (s: ModelShape) => [['finalNorm', s.width]] as const satisfies Entries;
 
-/** First float of a constant in the blob; it has `width` floats. */
-export function constantOffset(s: ModelShape, what: Constant, layer = 0): number {
-  if (what === 'finalNorm') return s.layers * 4 * s.width;
-  const order = { attentionNorm: 0, ffnNorm: 1, attentionScale: 2, ffnScale: 3 };
-  return (layer * 4 + order[what]) * s.width;
+export type LayerConstant = ReturnType<typeof layerConstants>[number][0];
+export type ModelConstant = ReturnType<typeof modelConstants>[number][0];
+export type Constant = LayerConstant | ModelConstant;
+
+const sum = (entries: Entries): number => entries.reduce((floats, [, count]) => floats + count, 0);
+
+/** Names of the constants that every layer has, in storage order. */
+export const layerConstantNames = (s: ModelShape): LayerConstant[] => layerConstants(s).map(([name]) => name);
+
+/** Floats in the constants blob: the entries of layer 0, of layer 1, ..., and of the model. */
+export const constantsFloats = (s: ModelShape): number =>
+  s.layers * sum(layerConstants(s)) + sum(modelConstants(s));
+
+/** Where a constant lies in the blob: first float, and how many. `layer` counts for constants of a layer alone. */
+export function constantPlace(s: ModelShape, what: Constant, layer = 0): { first: number; floats: number } {
+  const perLayer: Entries = layerConstants(s);
+  const ofModel: Entries = modelConstants(s);
+  const inLayer = perLayer.findIndex(([name]) => name === what);
+  if (inLayer >= 0)
+    return {
+      first: layer * sum(perLayer) + sum(perLayer.slice(0, inLayer)),
+      floats: perLayer[inLayer]![1],
+    };
+  const at = ofModel.findIndex(([name]) => name === what);
+  return { first: s.layers * sum(perLayer) + sum(ofModel.slice(0, at)), floats: ofModel[at]![1] };
 }
+
+/** First float of a constant in the blob. */
+export const constantOffset = (s: ModelShape, what: Constant, layer = 0): number =>
+  constantPlace(s, what, layer).first;
 
 /** Bytes of one embedding row: bf16 values, or a float32 scale and then one int8 a channel. */
 export const embeddingRowBytes = (s: ModelShape, format: 'bf16' | 'int8'): number =>

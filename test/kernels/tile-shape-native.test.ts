@@ -2,8 +2,10 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { shapeNumbers } from '../../src/kernels/native-backend.ts';
 import {
+  constantOffset,
   constantsFloats,
   kvPageBytes,
+  layerConstantNames,
   paddedVocabulary,
   tileBytes,
   tileCount,
@@ -41,7 +43,11 @@ it('the addon and src/pack/tile-shape.ts agree on every place in a tile', () => 
         for (const p of panels)
           expected.push(p.offset, p.rows, p.paddedRows, p.columns, p.paddedColumns, p.bytes);
       }
-      expected.push(paddedVocabulary(shape), constantsFloats(shape), kvPageBytes(shape, attentionTiles));
+      expected.push(paddedVocabulary(shape), kvPageBytes(shape, attentionTiles));
+      for (const name of layerConstantNames(shape)) expected.push(constantOffset(shape, name));
+      // The native layout: floats of one layer, where the model's own begin, and where they end.
+      const ofModel = constantOffset(shape, 'finalNorm');
+      expected.push(ofModel / shape.layers, ofModel, constantsFloats(shape));
       const numbers = shapeNumbers(shape, { attentionTiles, kvPages: 1, maxTokens: 1, maxLogitRows: 1 });
       expect([...addon.tileShape(numbers)]).toEqual(expected);
     }),

@@ -132,7 +132,8 @@ bool read_constants(napi_env env, napi_value value, Model* model) {
   uint8_t* data;
   size_t bytes;
   const ModelShape& s = model->shape;
-  const size_t floats = size_t(s.constants_floats());
+  model->constants_layout = ConstantsLayout(s);
+  const size_t floats = size_t(model->constants_layout.floats);
   if (!read_buffer(env, value, "constants", floats * 4, &data, &bytes)) return false;
   const float* from = reinterpret_cast<const float*>(data);
   model->constants.assign(from, from + floats);

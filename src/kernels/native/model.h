@@ -62,8 +62,8 @@ class Model {
   ModelLimits limits;
   std::shared_ptr<Engine> engine;
 
-  // [layers][attention norm, ffn norm, 1 / attention scale, 1 / ffn scale] are read through constant().
-  std::vector<float> constants;  // as in the pack, constants_floats() of them
+  ConstantsLayout constants_layout;
+  std::vector<float> constants;  // as in the pack, constants_layout.floats of them
   std::vector<float> inverses;   // [layers, 2, width] 1 / scale
   std::vector<float> frequencies;
   float limit[2];  // largest fixed-point magnitude of one tile's output, by half
@@ -105,16 +105,19 @@ class Model {
   // Unmaps, and drops the regions held. The model does not run then.
   void close();
 
+  const float* layer_constant(int64_t layer, int64_t entry) const {
+    return constants.data() + size_t(layer * constants_layout.layer_floats + entry);
+  }
   const float* norm(int64_t layer, int half) const {
-    return constants.data() + size_t((layer * 4 + half) * shape.width);
+    return layer_constant(layer, half == 0 ? constants_layout.attention_norm : constants_layout.ffn_norm);
   }
   const float* scale(int64_t layer, int half) const {
-    return constants.data() + size_t((layer * 4 + 2 + half) * shape.width);
+    return layer_constant(layer, half == 0 ? constants_layout.attention_scale : constants_layout.ffn_scale);
   }
   const float* inverse(int64_t layer, int half) const {
     return inverses.data() + size_t((layer * 2 + half) * shape.width);
   }
-  const float* final_norm() const { return constants.data() + size_t(shape.layers * 4 * shape.width); }
+  const float* final_norm() const { return constants.data() + size_t(constants_layout.final_norm); }
 
   std::vector<const void*> held;  // regions of hold_memory
 

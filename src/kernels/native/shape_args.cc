@@ -102,8 +102,11 @@ napi_value tile_shape_call(napi_env env, napi_callback_info info) {
                              double(p.padded_columns), double(p.bytes)});
     }
   }
-  out.insert(out.end(), {double(s.padded_vocabulary()), double(s.constants_floats()),
-                         double(s.kv_page_bytes(limits.attention_tiles))});
+  const ConstantsLayout constants(s);
+  out.insert(out.end(), {double(s.padded_vocabulary()), double(s.kv_page_bytes(limits.attention_tiles)),
+                         double(constants.attention_norm), double(constants.ffn_norm), double(constants.attention_scale),
+                         double(constants.ffn_scale), double(constants.layer_floats), double(constants.final_norm),
+                         double(constants.floats)});
   napi_value buffer, result;
   void* data;
   if (napi_create_arraybuffer(env, out.size() * 8, &data, &buffer) != napi_ok ||

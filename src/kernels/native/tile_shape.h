@@ -49,7 +49,6 @@ struct ModelShape {
   }
 
   int64_t padded_vocabulary() const { return tile_count(TileKind::head) * head_rows; }
-  int64_t constants_floats() const { return (layers * 4 + 1) * width; }
   // Bytes of one stored key or value channel: halves for w4, floats for bf16 (which is for checking).
   int64_t kv_channel_bytes() const { return weights == Weights::w4 ? 2 : 4; }
   // A tile's part of a page: keys and values of kPagePositions positions.
@@ -65,6 +64,32 @@ struct TilePanels {
   int count;
   Panel panel[4];
   int64_t tile_bytes;
+};
+
+// Where each constant lies in the blob, in floats: the entries of layer 0, of layer 1, ..., of the model. In the order of
+// their lines here, which is that of `layerConstants` and `modelConstants` in src/pack/tile-shape.ts.
+class ConstantsLayout {
+ public:
+  ConstantsLayout() = default;
+  explicit ConstantsLayout(const ModelShape& shape) : s_(shape) {}
+
+ private:
+  ModelShape s_{};
+  int64_t at_ = 0;
+  int64_t take(int64_t floats) {
+    at_ += floats;
+    return at_ - floats;
+  }
+
+ public:
+  int64_t attention_norm = take(s_.width);
+  int64_t ffn_norm = take(s_.width);
+  int64_t attention_scale = take(s_.width);
+  int64_t ffn_scale = take(s_.width);
+  int64_t layer_floats = at_;
+
+  int64_t final_norm = s_.layers * layer_floats;
+  int64_t floats = final_norm + s_.width;
 };
 
 inline TilePanels tile_panels(const ModelShape& s, TileKind kind) {

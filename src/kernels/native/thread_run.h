@@ -1,0 +1,84 @@
+// The work of one thread on one job; src/kernels/native/run_*.cc have its parts by subject.
+#pragma once
+#include "executor.h"
+
+namespace potluck {
+
+// All threads walk the same steps; Pool::each spreads the items of a phase and is the barrier behind it.
+class ThreadRun {
+ public:
+  ThreadRun(Job& job, Pool& pool, int thread)
+      : m_(*job.model_),
+        program_(job.program_),
+        kernels_(*m_.engine->kernels),
+        pool_(pool),
+        mine_(m_.threads[size_t(thread)]),
+        tokens_(m_.batch.tokens()) {}
+
+  void run();
+
+ private:
+  bool w4() const { return m_.shape.weights == Weights::w4; }
+  size_t width() const { return size_t(m_.shape.width); }
+  const PlacedTile& tile(const Step& step, int64_t i) const { return program_.tiles[step.first_tile + size_t(i)]; }
+
+  // --- executor.cc: what every device does row by row ---
+
+  void rotate_table();
+  void token_step(const Step& step, int64_t token);
+  void norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
+  // x: [columns of the rows].
+  void quantize_into(const float* x, const Rows& rows, int64_t row);
+
+  // --- run_matrices.cc ---
+
+  // Row blocks [block, block + blocks) of a panel times rows [first, first + count); out[(t - first) * stride + ...].
+  void matmul(const uint8_t* at, const Panel& panel, int64_t block, int blocks, const Rows& rows, int64_t first, int count,
+              float* out, size_t stride);
+  // Blocks of one item, so that every thread gets several of `blocks` in all.
+  int64_t item_blocks(int64_t blocks) const;
+  // Adds the output panels of all tiles, by blocks of output channels: no two items touch the same part of `partial`.
+  // Row of tile i and token t in `rows`: i * max_tokens + t.
+  void output_panels(const Step& step, const Panel& panel, const Rows& rows);
+
+  template <typename Call>
+  static void by_token_chunks(int64_t tokens, const Call& call) {
+    for (int64_t t = 0; t < tokens; t += kTokenChunk) call(t, int(tokens - t < kTokenChunk ? tokens - t : kTokenChunk));
+  }
+
+  // --- run_attention.cc ---
+
+  void attention_tiles(const Step& step);
+  // q, k and v of all tiles and tokens.
+  void project(const Step& step);
+  uint8_t* kv_part(const Step& step, int64_t i) const {
+    return m_.kv + tile(step, i).slot * m_.shape.kv_part_bytes();
+  }
+  // Rotates q and k of a token, and stores k and v in its page. K part: [head_dim, 16 positions]; V part behind
+  // it: [16 positions, head_dim]; halves or floats.
+  void append(const Step& step, int64_t i, int64_t token);
+  void store_halves(const float* k, const float* v, int dim, size_t at, uint16_t* part);
+  void attend(const Step& step, int64_t i, int64_t token, int first_head, int heads);
+  void attend_all(const Step& step);
+  void finish_attention(int64_t i, int64_t token);
+
+  // --- run_ffn.cc ---
+
+  void ffn_tiles(const Step& step);
+  // 32 intermediate columns: 4 row blocks (gate, up, gate, up).
+  void ffn_group(const Step& step, int64_t i, int64_t group);
+
+  // --- run_head.cc ---
+
+  void head_begin();
+  void head_tiles(const Step& step);
+
+  Model& m_;
+  const Program& program_;
+  const Kernels& kernels_;
+  Pool& pool_;
+  ThreadScratch& mine_;
+  const int64_t tokens_;
+};
+
+}  // namespace potluck
