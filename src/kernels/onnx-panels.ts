@@ -3,8 +3,9 @@ import { bf16ToFloat, halfToFloat } from '../pack/number-formats.ts';
 import { BLOCK_ROWS, GROUP, type Panel } from '../pack/tile-shape.ts';
 import type { ProductWeights } from './onnx-model-bytes.ts';
 
-/** Bytes of the nibbles of one group of a block of rows. */
-const GROUP_BYTES = (BLOCK_ROWS * GROUP) / 2;
+/** 32-bit words of one group of a block of rows: its nibbles, and all of it with the 16 scales behind them. */
+const NIBBLE_WORDS = (BLOCK_ROWS * GROUP) / 8;
+const GROUP_WORDS = NIBBLE_WORDS + BLOCK_ROWS / 2;
 
 /**
  * Panels of a tile (same columns, one below the other) as the weights of one product. `tile`: the bytes of the tile, 4-byte aligned;
@@ -29,12 +30,14 @@ function w4Weights(tile: Uint8Array, panels: readonly Panel[]): ProductWeights {
   let row = 0;
   for (const panel of panels)
     for (let block = 0; block < panel.paddedRows / BLOCK_ROWS; block++) {
-      const at = tile.byteOffset + panel.offset + block * groups * (GROUP_BYTES + BLOCK_ROWS * 2);
-      unpackNibbles(new Uint32Array(tile.buffer, at, (groups * GROUP_BYTES) / 4), groups, nibbles, row);
-      const halves = new Uint16Array(tile.buffer, at + groups * GROUP_BYTES, groups * BLOCK_ROWS);
+      const at = tile.byteOffset + panel.offset + block * groups * GROUP_WORDS * 4;
+      unpackNibbles(new Uint32Array(tile.buffer, at, groups * GROUP_WORDS), groups, nibbles, row);
+      const halves = new Uint16Array(tile.buffer, at, groups * GROUP_WORDS * 2);
       for (let group = 0; group < groups; group++)
         for (let r = 0; r < BLOCK_ROWS; r++)
-          scales[(row + r) * groups + group] = halfToFloat(halves[group * BLOCK_ROWS + r]!);
+          scales[(row + r) * groups + group] = halfToFloat(
+            halves[(group * GROUP_WORDS + NIBBLE_WORDS) * 2 + r]!,
+          );
       row += BLOCK_ROWS;
     }
   return { format: 'w4', rows, columns, nibbles: new Uint8Array(nibbles.buffer), scales };
@@ -43,13 +46,13 @@ function w4Weights(tile: Uint8Array, panels: readonly Panel[]): ProductWeights {
 /**
  * One block of 16 rows. A stored word holds 8 weights of a row: k = 0..3 in the low nibbles of its bytes, k = 4..7 in the high
  * ones. The wanted word has them in rising nibbles.
- * block: [groups, 4, 16] words; nibbles: [rows, groups, 4] words, written from `row`.
+ * block: [groups, GROUP_WORDS] words, of which [4, 16] are nibbles; nibbles: [rows, groups, 4] words, written from `row`.
  */
 function unpackNibbles(block: Uint32Array, groups: number, nibbles: Uint32Array, row: number): void {
   for (let group = 0; group < groups; group++)
     for (let c = 0; c < 4; c++)
       for (let r = 0; r < BLOCK_ROWS; r++) {
-        const word = block[(group * 4 + c) * BLOCK_ROWS + r]!;
+        const word = block[group * GROUP_WORDS + c * BLOCK_ROWS + r]!;
         nibbles[((row + r) * groups + group) * 4 + c] = closeUp(word) | (closeUp(word >>> 4) << 16);
       }
 }

@@ -8,8 +8,9 @@ import { quantizeGroup } from './quantize-w4.ts';
  */
 export type FillRow = (row: number, target: Float32Array) => void;
 
-/** Bytes of the nibbles of one group of one block: 16 rows x 32 columns. */
-const GROUP_BYTES = (BLOCK_ROWS * GROUP) / 2;
+/** Bytes of one group of one block (16 rows x 32 columns): the nibbles, and all of it with the 16 scales. */
+const NIBBLE_BYTES = (BLOCK_ROWS * GROUP) / 2;
+const GROUP_BYTES = NIBBLE_BYTES + BLOCK_ROWS * 2;
 
 /** Writes a panel into `tile` (all bytes of the tile, zeros before). Layouts: docs/pack-format.md. */
 export function writePanel(weights: WeightFormat, panel: Panel, fill: FillRow, tile: Uint8Array): void {
@@ -25,20 +26,21 @@ export function writePanel(weights: WeightFormat, panel: Panel, fill: FillRow, t
 const nibbles = new Uint8Array(GROUP);
 
 /**
- * A block of 16 rows: the nibbles of all groups, then their scales, [groups, 16] IEEE half. In the 256 bytes of a group
- * byte 64c + 4*row + j has weight 8c + j of the row in its low half and weight 8c + 4 + j in its high half.
+ * A block of 16 rows: group after group, each 256 bytes of nibbles and then the scales of the 16 rows, IEEE half. Of the
+ * nibbles byte 64c + 4*row + j has weight 8c + j of the row in its low half and weight 8c + 4 + j in its high half.
  */
 function writeW4Row(panel: Panel, row: number, values: Float32Array, tile: Uint8Array): void {
   const groups = panel.paddedColumns / GROUP;
   const lane = row % BLOCK_ROWS;
-  const block = panel.offset + ((row - lane) / BLOCK_ROWS) * groups * (GROUP_BYTES + 2 * BLOCK_ROWS);
+  const block = panel.offset + ((row - lane) / BLOCK_ROWS) * groups * GROUP_BYTES;
   for (let g = 0; g < groups; g++) {
     const scale = quantizeGroup(values, g * GROUP, nibbles);
-    const at = block + g * GROUP_BYTES + lane * 4;
+    const group = block + g * GROUP_BYTES;
+    const at = group + lane * 4;
     for (let c = 0; c < 4; c++)
       for (let j = 0; j < 4; j++)
         tile[at + c * 64 + j] = nibbles[8 * c + j]! | (nibbles[8 * c + 4 + j]! << 4);
-    const scaleAt = block + groups * GROUP_BYTES + (g * BLOCK_ROWS + lane) * 2;
+    const scaleAt = group + NIBBLE_BYTES + lane * 2;
     tile[scaleAt] = scale & 255;
     tile[scaleAt + 1] = scale >>> 8;
   }

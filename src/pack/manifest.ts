@@ -69,7 +69,7 @@ export interface FileEntry {
 
 export interface Manifest {
   readonly format: 'potluck-pack';
-  readonly version: 1;
+  readonly version: 2;
   readonly name: string;
   readonly shape: ModelShape;
   /** Ids that end an answer. */

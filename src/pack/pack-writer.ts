@@ -135,7 +135,7 @@ export class PackWriter {
       throw new PotluckError('INTERNAL', 'The pack is not whole.');
     const manifest: Manifest = {
       format: 'potluck-pack',
-      version: 1,
+      version: 2,
       ...facts,
       shape: this.#shape,
       constants,

@@ -50,7 +50,7 @@ const tileSchema = v.strictObject({
 
 const manifestSchema = v.strictObject({
   format: v.literal('potluck-pack'),
-  version: v.literal(1),
+  version: v.literal(2),
   name,
   shape: shapeSchema,
   stopTokens: v.pipe(v.array(count(0, 2 ** 22)), v.maxLength(256)),
@@ -104,10 +104,10 @@ function checkVersion(parsed: unknown, file: string): void {
   const top = typeof parsed === 'object' && parsed !== null ? (parsed as Record<string, unknown>) : {};
   if (top.format !== 'potluck-pack') throw invalidPack(file, 'is not the manifest of a Potluck pack');
   const version = top.version;
-  if (typeof version !== 'number' || version === 1) return;
+  if (typeof version !== 'number' || version === 2) return;
   throw new PotluckError(
     'PACK_VERSION',
-    `${file}: is of pack version ${version}, and this Potluck reads version 1. Update Potluck, or pack the checkpoint again.`,
+    `${file}: is of pack version ${version}, and this Potluck reads version 2. Update Potluck, or pack the checkpoint again.`,
   );
 }
 

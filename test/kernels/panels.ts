@@ -26,14 +26,14 @@ export function makeW4(
     for (let column = 0; column < columns; column++) {
       const group = Math.floor(column / 32);
       const k = column % 32;
-      const at = block + group * 256 + Math.floor(k / 8) * 64 + (row % 16) * 4 + (k % 4);
+      const at = block + group * 288 + Math.floor(k / 8) * 64 + (row % 16) * 4 + (k % 4);
       const stored = nibble(row, column);
       bytes[at]! |= k % 8 < 4 ? stored : stored << 4;
       weights[row]![column] = stored - 8;
     }
     for (let group = 0; group < groups; group++) {
       const half = toHalf(scale(row, group));
-      view.setUint16(block + groups * 256 + (group * 16 + (row % 16)) * 2, half, true);
+      view.setUint16(block + group * 288 + 256 + (row % 16) * 2, half, true);
       for (let k = 0; k < 32; k++) weights[row]![group * 32 + k]! *= fromHalf(half);
     }
   }

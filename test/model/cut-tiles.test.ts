@@ -143,6 +143,6 @@ test('w4 padding is nibble 8 with scale 0, and bytes between panels are zero', a
   const tile = await cutHeadTile(s, m.head.read, 1); // rows 18 to 31 are padding
   const block = 9 * panel!.paddedColumns; // second block of 16 rows
   expect(tile[block + 15 * 4]).toBe(0x88);
-  expect(tile[block + 3 * 256 + 30]).toBe(0);
+  expect(tile[block + 256 + 30]).toBe(0);
   expect(tile.subarray(panel!.offset + panel!.bytes).every(byte => byte === 0)).toBe(true);
 });

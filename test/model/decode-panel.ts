@@ -19,14 +19,13 @@ export function decodePanel(weights: WeightFormat, panel: Panel, tile: Uint8Arra
 }
 
 function w4(view: DataView, panel: Panel, row: number, column: number): number {
-  const groups = panel.paddedColumns / 32;
   const block = Math.floor(row / 16) * panel.paddedColumns * 9;
   const group = Math.floor(column / 32);
   const k = column % 32;
   const vector = Math.floor(k / 8);
-  const byte = view.getUint8(block + group * 256 + vector * 64 + (row % 16) * 4 + (k % 4));
+  const byte = view.getUint8(block + group * 288 + vector * 64 + (row % 16) * 4 + (k % 4));
   const nibble = k % 8 < 4 ? byte & 15 : byte >>> 4;
-  const scale = halfToFloat(view.getUint16(block + groups * 256 + (group * 16 + (row % 16)) * 2, true));
+  const scale = halfToFloat(view.getUint16(block + group * 288 + 256 + (row % 16) * 2, true));
   return (nibble - 8) * scale;
 }
 

@@ -116,60 +116,42 @@ inline __m256i broadcast4(const uint8_t* p) {
   return _mm256_set1_epi32(word);
 }
 
-// One row block times T tokens, 8 rows at a time. A 16-bit lane takes 16 products of at most 15 * 127: 30480.
-template <int T>
-inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out,
-                     size_t out_stride) {
-  const uint8_t* weight_scales = panel + groups * 256;
-  const uint8_t* q = x.base + token * x.stride;
-  const size_t scales_at = x.columns, biases_at = x.columns + groups * 4;
+constexpr int kW4Tokens = 4;
+
+// 8 rows at a time. A 16-bit lane takes 16 products of at most 15 * 127: 30480.
+template <int T, class Use>
+inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
   const __m256i low_nibbles = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  __m256 acc[2][T];
-  for (int half = 0; half < 2; half++)
-    for (int t = 0; t < T; t++) acc[half][t] = _mm256_setzero_ps();
-  for (size_t g = 0; g < groups; g++) {
-    if (T <= 4) prefetch_group(panel + g * 288);
-    for (int half = 0; half < 2; half++) {
-      __m256i low[4], high[4];
+  __m256i sums[2][T];
+  for (int half = 0; half < 2; half++) {
+    __m256i low[4], high[4];
+    for (int c = 0; c < 4; c++) {
+      const uint8_t* at = nibbles + size_t(c) * 64 + size_t(half) * 32;
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+      low[c] = _mm256_and_si256(w, low_nibbles);
+      high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_nibbles);
+    }
+    for (int t = 0; t < T; t++) {
+      const uint8_t* row = q + size_t(t) * stride;
+      __m256i sum = _mm256_setzero_si256();
       for (int c = 0; c < 4; c++) {
-        const uint8_t* at = panel + g * 256 + size_t(c) * 64 + size_t(half) * 32;
-        const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-        low[c] = _mm256_and_si256(w, low_nibbles);
-        high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_nibbles);
+        const __m256i a = _mm256_maddubs_epi16(low[c], broadcast4(row + size_t(c) * 8));
+        const __m256i b = _mm256_maddubs_epi16(high[c], broadcast4(row + size_t(c) * 8 + 4));
+        sum = _mm256_add_epi16(sum, _mm256_add_epi16(a, b));
       }
-      const __m128i* scale_at = reinterpret_cast<const __m128i*>(weight_scales + g * 32 + size_t(half) * 16);
-      const __m256 ws = _mm256_cvtph_ps(_mm_loadu_si128(scale_at));
-      for (int t = 0; t < T; t++) {
-        const uint8_t* row = q + size_t(t) * x.stride;
-        __m256i sum = _mm256_setzero_si256();
-        for (int c = 0; c < 4; c++) {
-          const uint8_t* at = row + g * 32 + size_t(c) * 8;
-          const __m256i a = _mm256_maddubs_epi16(low[c], broadcast4(at));
-          sum = _mm256_add_epi16(sum, _mm256_add_epi16(a, _mm256_maddubs_epi16(high[c], broadcast4(at + 4))));
-        }
-        const __m256i wide = _mm256_add_epi32(_mm256_madd_epi16(sum, ones), broadcast4(row + biases_at + g * 4));
-        float scale;
-        __builtin_memcpy(&scale, row + scales_at + g * 4, 4);
-        acc[half][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(wide), _mm256_mul_ps(ws, _mm256_set1_ps(scale)), acc[half][t]);
-      }
+      sums[half][t] = _mm256_add_epi32(_mm256_madd_epi16(sum, ones), broadcast4(bias + size_t(t) * stride));
     }
   }
-  for (int half = 0; half < 2; half++)
-    for (int t = 0; t < T; t++) _mm256_storeu_ps(out + (token + size_t(t)) * out_stride + half * 8, acc[half][t]);
-}
-
-void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
-  const size_t groups = x->columns / 32;
-  for (int b = 0; b < blocks; b++, panel += groups * 288, out += 16) {
-    int t = 0;
-    for (; t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
-  }
+  for (int t = 0; t < T; t++) use(t, I{sums[0][t], sums[1][t]});
 }
 
 }  // namespace
+}  // namespace potluck
 
+#include "simd_attention.h"
+#include "simd_matmul.h"
+
+namespace potluck {
 const Kernels kAvx2Kernels = {
     "avx2",   w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
     exp_many, silu_mul,  add_fixed,   add_residual, to_half, attention<HalfKv>,

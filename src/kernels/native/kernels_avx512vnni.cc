@@ -70,54 +70,35 @@ inline __m512i broadcast4(const uint8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
-// One row block times T tokens. The 32 products of a group add up exactly, from -8 * sum(q), in two chains.
-template <int T>
-inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out,
-                     size_t out_stride) {
-  const uint8_t* weight_scales = panel + groups * 256;
-  const uint8_t* q = x.base + token * x.stride;
-  const size_t scales_at = x.columns, biases_at = x.columns + groups * 4;
-  const __m512i low_nibbles = _mm512_set1_epi8(15);
-  __m512 acc[T];
-  for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
-  for (size_t g = 0; g < groups; g++) {
-    if (T <= 4) prefetch_group(panel + g * 288);
-    __m512i low[4], high[4];
-    for (int c = 0; c < 4; c++) {
-      const __m512i w = _mm512_loadu_si512(panel + g * 256 + size_t(c) * 64);
-      low[c] = _mm512_and_si512(w, low_nibbles);
-      high[c] = _mm512_and_si512(_mm512_srli_epi16(w, 4), low_nibbles);
-    }
-    const __m512 ws = Lanes::load_half(weight_scales + g * 32);
-    for (int t = 0; t < T; t++) {
-      const uint8_t* row = q + size_t(t) * x.stride;
-      __m512i even = broadcast4(row + biases_at + g * 4), odd = _mm512_setzero_si512();
-      for (int c = 0; c < 4; c++) {
-        even = _mm512_dpbusd_epi32(even, low[c], broadcast4(row + g * 32 + size_t(c) * 8));
-        odd = _mm512_dpbusd_epi32(odd, high[c], broadcast4(row + g * 32 + size_t(c) * 8 + 4));
-      }
-      float scale;
-      __builtin_memcpy(&scale, row + scales_at + g * 4, 4);
-      const __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
-      acc[t] = _mm512_fmadd_ps(sum, _mm512_mul_ps(ws, _mm512_set1_ps(scale)), acc[t]);
-    }
-  }
-  for (int t = 0; t < T; t++) _mm512_storeu_ps(out + (token + size_t(t)) * out_stride, acc[t]);
-}
+constexpr int kW4Tokens = 16;
 
-void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
-  const size_t groups = x->columns / 32;
-  for (int b = 0; b < blocks; b++, panel += groups * 288, out += 16) {
-    int t = 0;
-    for (; t + 8 <= tokens; t += 8) w4_block<8>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
+// From -8 * sum(q), in two chains: products add exactly.
+template <int T, class Use>
+inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
+  const __m512i low_nibbles = _mm512_set1_epi8(15);
+  __m512i low[4], high[4];
+  for (int c = 0; c < 4; c++) {
+    const __m512i w = _mm512_loadu_si512(nibbles + size_t(c) * 64);
+    low[c] = _mm512_and_si512(w, low_nibbles);
+    high[c] = _mm512_and_si512(_mm512_srli_epi16(w, 4), low_nibbles);
+  }
+  for (int t = 0; t < T; t++, q += stride, bias += stride) {
+    __m512i even = broadcast4(bias), odd = _mm512_setzero_si512();
+    for (int c = 0; c < 4; c++) {
+      even = _mm512_dpbusd_epi32(even, low[c], broadcast4(q + size_t(c) * 8));
+      odd = _mm512_dpbusd_epi32(odd, high[c], broadcast4(q + size_t(c) * 8 + 4));
+    }
+    use(t, _mm512_add_epi32(even, odd));
   }
 }
 
 }  // namespace
+}  // namespace potluck
 
+#include "simd_attention.h"
+#include "simd_matmul.h"
+
+namespace potluck {
 const Kernels kAvx512VnniKernels = {
     "avx512-vnni", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
     exp_many,      silu_mul,  add_fixed,   add_residual, to_half, attention<HalfKv>,

@@ -40,19 +40,18 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
     for (int t = 0; t < tokens; t++) {
       const int8_t* q = reinterpret_cast<const int8_t*>(x->base + size_t(t) * x->stride);
       const float* scale = reinterpret_cast<const float*>(q + x->columns);
-      const uint8_t* weight_scales = panel + groups * 256;
       for (int row = 0; row < 16; row++) {
         float acc = 0;
         for (size_t g = 0; g < groups; g++) {
           int32_t sum = 0;
           for (int c = 0; c < 4; c++)
             for (int j = 0; j < 4; j++) {
-              const uint8_t byte = panel[g * 256 + size_t(c * 64 + row * 4 + j)];
+              const uint8_t byte = panel[g * 288 + size_t(c * 64 + row * 4 + j)];
               const int8_t* at = q + g * 32 + c * 8 + j;
               sum += ((byte & 15) - 8) * at[0] + ((byte >> 4) - 8) * at[4];
             }
           uint16_t weight_scale;
-          memcpy(&weight_scale, weight_scales + g * 32 + size_t(row) * 2, 2);
+          memcpy(&weight_scale, panel + g * 288 + 256 + size_t(row) * 2, 2);
           acc = std::fma(float(sum), from_half(weight_scale) * scale[g], acc);
         }
         out[size_t(t) * out_stride + size_t(b * 16 + row)] = acc;

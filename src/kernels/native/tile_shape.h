@@ -2,8 +2,8 @@
 //
 // A panel is one matrix: rows in blocks of 16, columns padded to groups of 32; all padding is zero.
 //
-// w4 panel, for each block of 16 rows: the nibbles of all groups (256 bytes each), then the scales of all groups
-// (16 IEEE halves each, by row). A group's 256 bytes are 4 vectors of 64. Byte (row * 4 + j) of vector c holds in its
+// w4 panel, for each block of 16 rows: group after group, each 256 bytes of nibbles and then 16 scales (IEEE halves, by
+// row), so that weights are one stream. The nibbles are 4 vectors of 64. Byte (row * 4 + j) of vector c holds in its
 // low nibble the weight of input 8c + j and in its high nibble the weight of input 8c + 4 + j of the group.
 // So a 512-bit register is 16 rows x 4 inputs after `& 15` and `>> 4`, without shuffles. Weight = (nibble - 8) * scale.
 //
@@ -20,6 +20,7 @@ enum class TileKind { attention = 0, ffn = 1, head = 2 };
 constexpr int64_t kAlignment = 4096;
 constexpr int64_t kBlockRows = 16;
 constexpr int64_t kGroup = 32;
+constexpr int64_t kW4GroupBytes = 256 + 32;
 constexpr int64_t kPagePositions = 16;
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -42,7 +43,7 @@ struct ModelShape {
   // Bytes of one block of 16 rows of a panel with this many columns.
   int64_t block_bytes(int64_t columns) const {
     const int64_t groups = round_up(columns, kGroup) / kGroup;
-    return weights == Weights::w4 ? groups * (256 + 32) : groups * kGroup * kBlockRows * 2;
+    return weights == Weights::w4 ? groups * kW4GroupBytes : groups * kGroup * kBlockRows * 2;
   }
   int64_t panel_bytes(int64_t rows, int64_t columns) const {
     return round_up(rows, kBlockRows) / kBlockRows * block_bytes(columns);

@@ -1,0 +1,98 @@
+// Products of panels with rows of activations, over the lanes of simd_kernels.h. The including file also defines
+//   template <int T, class Use> void w4_group(nibbles, q, bias, stride, use)
+// which calls use(t, I) for t = 0 .. T - 1 with the exact sums of a group: lane r is the row's 32 products (nibble - 8) * q.
+// nibbles: 256 bytes as in tile_shape.h; q: int8 [32] and bias: int32 of token 0, those of token t `stride` bytes on.
+#pragma once
+#include "simd_kernels.h"
+
+namespace potluck {
+namespace {
+
+// --- w4 ---
+
+// Bytes of one group: nibbles, then 16 halves.
+constexpr size_t kGroupBytes = 288;
+
+// One row block times T tokens.
+template <int T>
+inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out,
+                     size_t out_stride) {
+  const uint8_t* q = x.base + token * x.stride;
+  const uint8_t* scales = q + x.columns;
+  const uint8_t* biases = scales + groups * 4;
+  F acc[T];
+  for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
+  for (size_t g = 0; g < groups; g++, panel += kGroupBytes) {
+    const F weight_scales = Lanes::load_half(panel + 256);
+    w4_group<T>(panel, q + g * 32, biases + g * 4, x.stride, [&](int t, I sum) __attribute__((always_inline)) {
+      float scale;
+      __builtin_memcpy(&scale, scales + size_t(t) * x.stride + g * 4, 4);
+      acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(weight_scales, Lanes::set1(scale)), acc[t]);
+    });
+  }
+  for (int t = 0; t < T; t++) Lanes::store(out + (token + size_t(t)) * out_stride, acc[t]);
+}
+
+void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
+  const size_t groups = x->columns / 32;
+  for (int b = 0; b < blocks; b++, panel += groups * kGroupBytes, out += 16) {
+    int t = 0;
+    for (; t + kW4Tokens <= tokens; t += kW4Tokens) w4_block<kW4Tokens>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; kW4Tokens > 4 && t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
+  }
+}
+
+// --- bf16 ---
+
+// B row blocks times T tokens: B * T chains of additions in flight.
+template <int B, int T>
+inline void bf16_part(const uint8_t* panel, size_t block_bytes, int columns, const float* x, size_t x_stride, float* out,
+                      size_t out_stride) {
+  F acc[B][T];
+  for (int b = 0; b < B; b++)
+    for (int t = 0; t < T; t++) acc[b][t] = Lanes::set1(0.0f);
+  for (int k = 0; k < columns; k++) {
+    F w[B];
+    for (int b = 0; b < B; b++) w[b] = Lanes::load_bf16(panel + size_t(b) * block_bytes + size_t(k) * 32);
+    for (int t = 0; t < T; t++) {
+      const F xs = Lanes::set1(x[size_t(t) * x_stride + size_t(k)]);
+      for (int b = 0; b < B; b++) acc[b][t] = Lanes::fma(w[b], xs, acc[b][t]);
+    }
+  }
+  for (int b = 0; b < B; b++)
+    for (int t = 0; t < T; t++) Lanes::store(out + size_t(t) * out_stride + size_t(b) * 16, acc[b][t]);
+}
+
+template <int B, int T>
+inline void bf16_blocks(const uint8_t* panel, int blocks, int columns, const float* x, size_t x_stride, float* out,
+                        size_t out_stride) {
+  const size_t block_bytes = size_t(columns) * 32;
+  int b = 0;
+  for (; b + B <= blocks; b += B)
+    bf16_part<B, T>(panel + size_t(b) * block_bytes, block_bytes, columns, x, x_stride, out + size_t(b) * 16, out_stride);
+  for (; b < blocks; b++)
+    bf16_part<1, T>(panel + size_t(b) * block_bytes, block_bytes, columns, x, x_stride, out + size_t(b) * 16, out_stride);
+}
+
+void bf16_matmul(const uint8_t* panel, int blocks, int columns, const float* x, size_t x_stride, int tokens, float* out,
+                 size_t out_stride) {
+  constexpr bool kMany = Lanes::kRegisters >= 32;
+  constexpr int kWide = kMany ? 8 : 4;
+  int t = 0;
+  for (; t + kWide <= tokens; t += kWide)
+    bf16_blocks<kMany ? 2 : 1, kWide>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride,
+                                      out + size_t(t) * out_stride, out_stride);
+  for (; t + 4 <= tokens; t += 4)
+    bf16_blocks<kMany ? 4 : 1, 4>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride,
+                                  out + size_t(t) * out_stride, out_stride);
+  for (; t + 2 <= tokens; t += 2)
+    bf16_blocks<kMany ? 4 : 2, 2>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride,
+                                  out + size_t(t) * out_stride, out_stride);
+  for (; t < tokens; t++)
+    bf16_blocks<4, 1>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride, out + size_t(t) * out_stride, out_stride);
+}
+
+}  // namespace
+}  // namespace potluck
