@@ -80,12 +80,16 @@ async function defaultLinkPort(apiPort: number, { isFree }: Surroundings): Promi
 function dataFolder(flags: UpFlags, { env }: Surroundings): string {
   if (flags.data !== undefined) return resolve(flags.data);
   if (flags.port === 0) throw new PotluckError('BAD_OPTION', '--port 0 (any free port) needs --data FOLDER');
-  const home =
+  return join(homeFolder(env), `device-${flags.port}`);
+}
+
+/** Where everything is kept between runs: POTLUCK_HOME, or .potluck in the user's folder. */
+export const homeFolder = (env: Surroundings['env']): string =>
+  resolve(
     env.POTLUCK_HOME === undefined || env.POTLUCK_HOME === ''
       ? join(homedir(), '.potluck')
-      : env.POTLUCK_HOME;
-  return resolve(home, `device-${flags.port}`);
-}
+      : env.POTLUCK_HOME,
+  );
 
 const defaultName = (port: number): string => {
   const host = hostname().split('.')[0] ?? 'device';

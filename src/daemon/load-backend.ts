@@ -54,7 +54,8 @@ async function loadOnnx(threads: number): Promise<Backend> {
   return createOnnxBackend(ort, { threads, now: () => performance.now() });
 }
 
-function loadAddon(): { addon: Addon; reason: '' } | { addon: null; reason: string } {
+/** The native addon, or why there is none. */
+export function loadAddon(): { addon: Addon; reason: '' } | { addon: null; reason: string } {
   const path = join(projectRoot(), 'build', 'potluck.node');
   if (!existsSync(path)) return { addon: null, reason: buildError() };
   try {

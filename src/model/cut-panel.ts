@@ -9,8 +9,8 @@ import { quantizeGroup } from './quantize-w4.ts';
 export type FillRow = (row: number, target: Float32Array) => void;
 
 /** Bytes of one group of one block (16 rows x 32 columns): the nibbles, and all of it with the 16 scales. */
-const NIBBLE_BYTES = (BLOCK_ROWS * GROUP) / 2;
-const GROUP_BYTES = NIBBLE_BYTES + BLOCK_ROWS * 2;
+export const NIBBLE_BYTES = (BLOCK_ROWS * GROUP) / 2;
+export const GROUP_BYTES = NIBBLE_BYTES + BLOCK_ROWS * 2;
 
 /** Writes a panel into `tile` (all bytes of the tile, zeros before). Layouts: docs/pack-format.md. */
 export function writePanel(weights: WeightFormat, panel: Panel, fill: FillRow, tile: Uint8Array): void {

@@ -41,6 +41,9 @@ function flatten(config: unknown): DecoderConfig[] {
 
 const byteOfCharacter = byteLevelTable();
 
+/** The character that stands for each byte in a byte-level vocabulary; [256]. */
+export const BYTE_CHARACTERS: readonly string[] = [...byteOfCharacter.keys()];
+
 /** GPT-2's table: printable Latin-1 characters stand for themselves, the others, in order, for U+0100 onwards. */
 function byteLevelTable(): ReadonlyMap<string, number> {
   const table = new Map<string, number>();

@@ -3,6 +3,9 @@
  * 4096-byte aligned), and the tokenizer's files. Byte layouts: docs/pack-format.md.
  */
 
+/** Version of the pack format; a reader takes no other. */
+export const PACK_VERSION = 2;
+
 /** Weight format of the tiles. */
 export type WeightFormat = 'w4' | 'bf16';
 
@@ -69,7 +72,7 @@ export interface FileEntry {
 
 export interface Manifest {
   readonly format: 'potluck-pack';
-  readonly version: 2;
+  readonly version: typeof PACK_VERSION;
   readonly name: string;
   readonly shape: ModelShape;
   /** Ids that end an answer. */

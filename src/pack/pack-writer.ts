@@ -9,7 +9,14 @@ import {
   writeFully,
   writing,
 } from './file-system.ts';
-import type { BlobEntry, FileEntry, Manifest, ModelShape, TileEntry } from './manifest.ts';
+import {
+  type BlobEntry,
+  type FileEntry,
+  type Manifest,
+  type ModelShape,
+  PACK_VERSION,
+  type TileEntry,
+} from './manifest.ts';
 import { readManifest, tileName, tileOrder, totalTiles } from './read-manifest.ts';
 import { ALIGNMENT, constantsFloats, embeddingRowBytes, roundUp, tileBytes } from './tile-shape.ts';
 
@@ -45,6 +52,7 @@ export class PackWriter {
   #embeddingCrc = 0;
   readonly #order: Iterator<Pick<TileEntry, 'kind' | 'layer' | 'index'>>;
   readonly #tiles: TileEntry[] = [];
+  #tilesEnd: number;
   readonly #files: FileEntry[] = [];
   #constants: BlobEntry | undefined;
   #closed = false;
@@ -59,6 +67,7 @@ export class PackWriter {
     this.#data = data;
     this.#embeddingOffset = roundUp(constantsFloats(options.shape) * 4, ALIGNMENT);
     this.#order = tileOrder(options.shape);
+    this.#tilesEnd = roundUp(this.#embeddingOffset + this.#wholeEmbedding, ALIGNMENT);
   }
 
   /** Rejects with BAD_OPTION where the target exists. What an interrupted writer left there is removed. */
@@ -88,18 +97,27 @@ export class PackWriter {
 
   /** Appends the next tile in execution order. */
   async addTile(bytes: Uint8Array): Promise<void> {
+    const next = this.#nextTile(bytes.length);
+    const offset = this.#tilesEnd;
+    await writeFully(this.#data, this.#dataPath, bytes, offset);
+    this.#tilesEnd += bytes.length;
+    this.#tiles.push({ ...next, ...this.#blob(bytes, offset) });
+  }
+
+  /** The next tile in execution order has the bytes of tile `tile` (place in execution order), which are not written again. */
+  repeatTile(tile: number): void {
+    const { offset, bytes, sha256, crc32c } = this.#tiles[tile]!;
+    this.#tiles.push({ ...this.#nextTile(bytes), offset, bytes, sha256, crc32c });
+  }
+
+  #nextTile(bytes: number): Pick<TileEntry, 'kind' | 'layer' | 'index'> {
     const next = this.#order.next();
     if (next.done === true) throw new PotluckError('INTERNAL', 'More tiles than the shape has.');
     if (this.#embeddingBytes !== this.#wholeEmbedding)
       throw new PotluckError('INTERNAL', 'A tile before the whole embedding.');
-    if (bytes.length !== tileBytes(this.#shape, next.value.kind))
-      throw new PotluckError('INTERNAL', `${tileName(next.value)} has ${bytes.length} bytes.`);
-    const last = this.#tiles.at(-1);
-    const offset = last
-      ? last.offset + last.bytes
-      : roundUp(this.#embeddingOffset + this.#embeddingBytes, ALIGNMENT);
-    await writeFully(this.#data, this.#dataPath, bytes, offset);
-    this.#tiles.push({ ...next.value, ...this.#blob(bytes, offset) });
+    if (bytes !== tileBytes(this.#shape, next.value.kind))
+      throw new PotluckError('INTERNAL', `${tileName(next.value)} has ${bytes} bytes.`);
+    return next.value;
   }
 
   /** Writes the constants; see constantsFloats. */
@@ -135,7 +153,7 @@ export class PackWriter {
       throw new PotluckError('INTERNAL', 'The pack is not whole.');
     const manifest: Manifest = {
       format: 'potluck-pack',
-      version: 2,
+      version: PACK_VERSION,
       ...facts,
       shape: this.#shape,
       constants,

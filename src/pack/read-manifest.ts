@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
-import type { BlobEntry, Manifest, ModelShape, TileKind } from './manifest.ts';
+import { type BlobEntry, type Manifest, type ModelShape, PACK_VERSION, type TileKind } from './manifest.ts';
 import { ALIGNMENT, constantsFloats, embeddingRowBytes, GROUP, tileBytes, tileCount } from './tile-shape.ts';
 
 /** Most bytes of a manifest.json: about 300,000 tiles. */
@@ -50,7 +50,7 @@ const tileSchema = v.strictObject({
 
 const manifestSchema = v.strictObject({
   format: v.literal('potluck-pack'),
-  version: v.literal(2),
+  version: v.literal(PACK_VERSION),
   name,
   shape: shapeSchema,
   stopTokens: v.pipe(v.array(count(0, 2 ** 22)), v.maxLength(256)),
@@ -104,10 +104,10 @@ function checkVersion(parsed: unknown, file: string): void {
   const top = typeof parsed === 'object' && parsed !== null ? (parsed as Record<string, unknown>) : {};
   if (top.format !== 'potluck-pack') throw invalidPack(file, 'is not the manifest of a Potluck pack');
   const version = top.version;
-  if (typeof version !== 'number' || version === 2) return;
+  if (typeof version !== 'number' || version === PACK_VERSION) return;
   throw new PotluckError(
     'PACK_VERSION',
-    `${file}: is of pack version ${version}, and this Potluck reads version 2. Update Potluck, or pack the checkpoint again.`,
+    `${file}: is of pack version ${version}, and this Potluck reads version ${PACK_VERSION}. Update Potluck, or pack the checkpoint again.`,
   );
 }
 
@@ -197,16 +197,22 @@ function checkBlobs(manifest: Manifest, file: string): void {
   ];
   places.sort((a, b) => a.entry.offset - b.entry.offset);
   let end = 0;
-  let before = '';
-  for (const { what, entry } of places) {
+  let before: { what: string; entry: BlobEntry } | undefined;
+  for (const place of places) {
+    const { what, entry } = place;
     if (entry.offset % ALIGNMENT !== 0)
       throw invalidPack(file, `${what}: offset ${entry.offset} is not a multiple of ${ALIGNMENT}`);
-    if (entry.offset < end) throw invalidPack(file, `${what}: overlaps ${before}`);
+    if (before && sameBytes(entry, before.entry)) continue;
+    if (before && entry.offset < end) throw invalidPack(file, `${what}: overlaps ${before.what}`);
     end = entry.offset + entry.bytes;
     if (!Number.isSafeInteger(end)) throw invalidPack(file, `${what}: ends at byte ${end}`);
-    before = what;
+    before = place;
   }
 }
+
+/** Tiles with equal bytes may be stored once. */
+const sameBytes = (a: BlobEntry, b: BlobEntry): boolean =>
+  a.offset === b.offset && a.bytes === b.bytes && a.sha256 === b.sha256 && a.crc32c === b.crc32c;
 
 /** Bytes that tiles.bin must have at least. */
 export function packBytes(manifest: Manifest): number {

@@ -100,6 +100,18 @@ test.each<[string, unknown, RegExp]>([
   );
 });
 
+test('tiles of equal bytes may lie in one place', () => {
+  const { offset, bytes, sha256, crc32c } = JSON.parse(text).tiles[3];
+  const twin = (changes: object) => {
+    const top = JSON.parse(text);
+    top.tiles[7] = { ...top.tiles[7], offset, bytes, sha256, crc32c, ...changes };
+    return read(top);
+  };
+  expect(twin({}).tiles.filter(tile => tile.offset === offset)).toHaveLength(2);
+  expect(() => twin({ sha256: 'f'.repeat(64) })).toThrow(/overlaps/);
+  expect(() => twin({ crc32c: 5 })).toThrow(/overlaps/);
+});
+
 test('fuzz: any change gives a manifest or a PotluckError of packs', () => {
   const paths = Object.keys(flatten(JSON.parse(text)));
   const value = fc.oneof(

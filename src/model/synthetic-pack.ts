@@ -1,0 +1,139 @@
+import { isDeepStrictEqual } from 'node:util';
+import { PotluckError } from '../errors/errors.ts';
+import type { FileSystem } from '../pack/file-system.ts';
+import type { Manifest, ModelShape } from '../pack/manifest.ts';
+import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
+import { checkShape, tileOrder, totalTiles } from '../pack/read-manifest.ts';
+import { embeddingRowBytes, tileBytes, tileCount } from '../pack/tile-shape.ts';
+import { chooseTiling } from './cut-tiling.ts';
+import type { NamedShape } from './named-shapes.ts';
+import { drawEmbeddingRows, drawTile, partSeed, syntheticConstants } from './synthetic-tiles.ts';
+import { BYTE_CHARACTERS } from './tokenizer-pieces.ts';
+
+export interface SyntheticPackOptions {
+  readonly shape: NamedShape;
+  /** A whole number from 0 to 2^32 - 1. The same seed gives the same bytes. */
+  readonly seed: number;
+  /** Layers that have bytes of their own; further ones use these again in turn. */
+  readonly storedLayers: number;
+  /** Folder of the pack; must not exist yet. */
+  readonly target: string;
+  readonly fileSystem: FileSystem;
+  readonly crc32c: Crc32c;
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Rises when the same seed gives other bytes than before. */
+const GENERATOR = 1;
+/** Bytes of embedding rows that are drawn at a time, about. */
+const EMBEDDING_CHUNK = 4 * 2 ** 20;
+/** Added to a seed for parts that are not tiles. */
+const EMBEDDING_PART = 2 ** 24;
+
+/** What a synthetic pack says of where it comes from. */
+const originOf = ({ seed, storedLayers }: Pick<SyntheticPackOptions, 'seed' | 'storedLayers'>) => ({
+  source: 'synthetic: drawn weights, for measuring speed',
+  generator: GENERATOR,
+  seed,
+  storedLayers,
+});
+
+/** Whether `manifest` is what writeSyntheticPack would write for these options. */
+export function isSyntheticPack(
+  manifest: Manifest,
+  options: Pick<SyntheticPackOptions, 'shape' | 'seed' | 'storedLayers'>,
+): boolean {
+  const wanted = { origin: originOf(options), shape: syntheticShape(options.shape) };
+  return isDeepStrictEqual({ origin: manifest.origin, shape: manifest.shape }, wanted);
+}
+
+/** The shape that a synthetic pack of `named` has. Throws PACK_INVALID where it could not be a pack. */
+export function syntheticShape({ name, config }: NamedShape): ModelShape {
+  const shape: ModelShape = { ...config.shape, weights: 'w4', tiling: chooseTiling(config.shape) };
+  checkShape(shape, name);
+  return shape;
+}
+
+/**
+ * Writes a w4 pack of a shape with drawn weights, tile by tile: what it computes means nothing, how fast does. It has a
+ * tokenizer of one token a byte, so a daemon can serve it. Rejects with BAD_OPTION or DISK_WRITE; then nothing is left
+ * at the target.
+ */
+export async function writeSyntheticPack(options: SyntheticPackOptions): Promise<Manifest> {
+  const { shape: named, storedLayers } = options;
+  const shape = syntheticShape(named);
+  if (!Number.isSafeInteger(storedLayers) || storedLayers < 1 || storedLayers > shape.layers)
+    throw new PotluckError(
+      'BAD_OPTION',
+      `${named.name} has 1 to ${shape.layers} layers to store, not ${storedLayers}.`,
+    );
+  const writer = await PackWriter.create({
+    fileSystem: options.fileSystem,
+    target: options.target,
+    crc32c: options.crc32c,
+    shape,
+    embeddingFormat: 'int8',
+  });
+  try {
+    await writeEmbedding(writer, shape, options.seed);
+    await writeTiles(writer, shape, options);
+    await writer.setConstants(syntheticConstants(shape));
+    const stop = await writeTokenizer(writer, shape);
+    return await writer.finish({
+      name: named.name,
+      stopTokens: stop,
+      beginToken: null,
+      origin: originOf(options),
+    });
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
+async function writeEmbedding(writer: PackWriter, s: ModelShape, seed: number): Promise<void> {
+  const rowBytes = embeddingRowBytes(s, 'int8');
+  const atOnce = Math.ceil(EMBEDDING_CHUNK / rowBytes);
+  for (let first = 0; first < s.vocabulary; first += atOnce) {
+    const rows = new Uint8Array(Math.min(atOnce, s.vocabulary - first) * rowBytes);
+    drawEmbeddingRows(rowBytes, partSeed(seed, EMBEDDING_PART + first), rows);
+    await writer.addEmbeddingRows(rows);
+  }
+}
+
+async function writeTiles(writer: PackWriter, s: ModelShape, options: SyntheticPackOptions): Promise<void> {
+  const inLayer = tileCount(s, 'attention') + tileCount(s, 'ffn');
+  const stored = inLayer * options.storedLayers;
+  const total = totalTiles(s);
+  let number = 0;
+  for (const { kind } of tileOrder(s)) {
+    if (kind !== 'head' && number >= stored) writer.repeatTile(number % stored);
+    else {
+      const tile = new Uint8Array(tileBytes(s, kind));
+      drawTile(s, kind, partSeed(options.seed, number), tile);
+      await writer.addTile(tile);
+    }
+    number++;
+    options.onProgress?.(number, total);
+  }
+}
+
+/** A byte-level tokenizer without merges, in the layout of a tokenizer.json; returns the ids that end an answer. */
+async function writeTokenizer(writer: PackWriter, s: ModelShape): Promise<number[]> {
+  const pieces = BYTE_CHARACTERS.slice(0, s.vocabulary - 1);
+  const end = { id: pieces.length, content: '<|end|>', special: true, normalized: false };
+  const tokenizer = {
+    added_tokens: [end],
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
+    post_processor: null,
+    decoder: { type: 'ByteLevel' },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries([...pieces, end.content].map((piece, id) => [piece, id])),
+      merges: [],
+    },
+  };
+  await writer.addFile('tokenizer.json', new TextEncoder().encode(JSON.stringify(tokenizer)));
+  return [end.id];
+}

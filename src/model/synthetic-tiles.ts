@@ -1,0 +1,99 @@
+import type { ModelShape, TileKind } from '../pack/manifest.ts';
+import { floatToHalf } from '../pack/number-formats.ts';
+import {
+  BLOCK_ROWS,
+  type Constant,
+  constantPlace,
+  constantsFloats,
+  type Panel,
+  tileCount,
+  tilePanels,
+} from '../pack/tile-shape.ts';
+
+import { GROUP_BYTES, NIBBLE_BYTES } from './cut-panel.ts';
+
+/**
+ * Weights that are drawn, in the pack's own form: uniform nibbles, and scales of random sign so that weights have mean
+ * zero. Sizes are such that a normed input gives projections of about unit variance, that a half layer adds about
+ * 1 / sqrt(2 * layers) to a channel of the residual stream, and that logits have a standard deviation of about 2.
+ */
+
+/** Standard deviation of a uniform nibble around the zero point 8. */
+const NIBBLE_DEVIATION = 4.64;
+/** The same of an int8 drawn uniformly. */
+const INT8_DEVIATION = 73.9;
+const LOGIT_DEVIATION = 2;
+/** Standard deviation of silu(a) * b for normal a and b. */
+const FFN_DEVIATION = 0.6;
+/** How far a channel may be from its standard deviation before it saturates. */
+const HEADROOM = 64;
+
+/** xorshift32: [words] uint32, never 0. A word for about a nanosecond, and more than random enough for a bench. */
+export function drawWords(words: Uint32Array, seed: number): void {
+  let x = seed >>> 0 || 0x9e3779b9;
+  for (let i = 0; i < words.length; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    words[i] = x;
+  }
+}
+
+/** A seed for part `part` of what `seed` stands for (the finalizer of MurmurHash3). */
+export function partSeed(seed: number, part: number): number {
+  let h = Math.imul(seed, 0x9e3779b1) ^ Math.imul(part + 1, 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}
+
+/** Writes a whole w4 tile: [tileBytes] uint8, 4-byte aligned. The same seed gives the same bytes. */
+export function drawTile(s: ModelShape, kind: TileKind, seed: number, tile: Uint8Array): void {
+  drawWords(new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4), seed);
+  const panels = tilePanels(s, kind);
+  panels.forEach((panel, i) => {
+    const adds = kind !== 'head' && i === panels.length - 1;
+    const deviation = kind === 'head' ? LOGIT_DEVIATION : adds ? 1 / Math.sqrt(2 * s.layers) : 1;
+    // What adds to the residual stream is cut by columns: a sum over all tiles of the half layer.
+    const columns = panel.columns * (adds ? tileCount(s, kind) : 1);
+    drawScales(panel, deviation / Math.sqrt(columns) / NIBBLE_DEVIATION, tile);
+  });
+}
+
+/** Turns the random bits where a panel has its scales into scales around `size`, of either sign. */
+function drawScales(panel: Panel, size: number, tile: Uint8Array): void {
+  const table = Uint16Array.from({ length: 256 }, (_, i) =>
+    floatToHalf(size * (0.75 + (i & 127) / 256) * (i & 128 ? -1 : 1)),
+  );
+  const words = new Uint16Array(tile.buffer, tile.byteOffset + panel.offset, panel.bytes / 2);
+  for (let scales = NIBBLE_BYTES / 2; scales < words.length; scales += GROUP_BYTES / 2)
+    for (let row = scales; row < scales + BLOCK_ROWS; row++) words[row] = table[words[row]! & 255]!;
+}
+
+/** Writes int8 embedding rows of about unit variance: [rows * rowBytes] uint8. */
+export function drawEmbeddingRows(rowBytes: number, seed: number, rows: Uint8Array): void {
+  const words = new Uint32Array(Math.ceil(rows.length / 4));
+  drawWords(words, seed);
+  rows.set(new Uint8Array(words.buffer, 0, rows.length));
+  const view = new DataView(rows.buffer, rows.byteOffset);
+  for (let at = 0; at < rows.length; at += rowBytes) view.setFloat32(at, 1 / INT8_DEVIATION, true);
+}
+
+/** The constants blob: norms of 1, and fixed-point scales with room for the sizes above. */
+export function syntheticConstants(s: ModelShape): ArrayBuffer {
+  const constants = new Float32Array(constantsFloats(s)).fill(1);
+  const fill = (what: Constant, layer: number, kind: 'attention' | 'ffn', deviation: number) => {
+    const { first, floats } = constantPlace(s, what, layer);
+    constants.fill(fixedPointScale(tileCount(s, kind), deviation), first, first + floats);
+  };
+  const deviation = 1 / Math.sqrt(2 * s.layers);
+  for (let layer = 0; layer < s.layers; layer++) {
+    fill('attentionScale', layer, 'attention', deviation);
+    fill('ffnScale', layer, 'ffn', deviation * FFN_DEVIATION);
+  }
+  return constants.buffer;
+}
+
+/** The largest power of two with which neither a tile's output nor the sum of `tiles` of them saturates. */
+const fixedPointScale = (tiles: number, deviation: number): number =>
+  2 ** Math.floor(Math.log2(2 ** 31 / (HEADROOM * deviation * Math.sqrt(tiles))));
