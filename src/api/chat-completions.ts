@@ -16,7 +16,7 @@ export async function answerChat(
   const streaming = streamingOf(fields);
   const model = await findModel(host, fields.model);
   const sampling = samplingOf(fields, model.vocabulary, () => host.randomSeed());
-  const prompt = await model.renderChat(messages, variables);
+  const prompt = await model.renderChat({ messages, variables });
   const most = maxTokensOf(prompt.length, maxTokens, model, 'messages');
   const choices = Array.from({ length: fields.n ?? 1 }, (_, index) => ({
     index,

@@ -1,6 +1,6 @@
 import type { Generator } from '../engine/generate.ts';
 import type { PotluckError } from '../errors/errors.ts';
-import type { ChatMessage, TemplateVariables } from '../model/chat-template.ts';
+import type { Chat } from '../model/chat-template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 
 /** The model that answers. */
@@ -16,7 +16,7 @@ export interface ApiModel {
   readonly vocabulary: number;
   readonly tokenizer: Tokenizer;
   /** Ids of a chat with the generation prompt. Rejects with TEMPLATE_FAILED, CONTEXT_TOO_LONG, BUSY, STOPPED. */
-  renderChat(messages: readonly ChatMessage[], extra: TemplateVariables): Promise<readonly number[]>;
+  renderChat(chat: Chat): Promise<readonly number[]>;
   readonly stopTokens: readonly number[];
   /** Put before a text prompt of /v1/completions, or null. */
   readonly beginToken: number | null;

@@ -239,7 +239,7 @@ class Daemon {
           context: shape.context,
           vocabulary: shape.vocabulary,
           tokenizer: served.tokenizer,
-          renderChat: (messages, extra) => served.renderChat(messages, extra),
+          renderChat: chat => served.renderChat(chat),
           stopTokens,
           beginToken,
         };

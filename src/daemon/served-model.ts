@@ -1,11 +1,10 @@
 import { Worker } from 'node:worker_threads';
 import { PotluckError } from '../errors/errors.ts';
-import type { ChatMessage } from '../model/chat-template.ts';
 import {
+  type Chat,
   type ChatTemplate,
   createChatTemplate,
   TEMPLATE_WORKER_MEMORY,
-  type TemplateVariables,
 } from '../model/chat-template.ts';
 import { encodeChat } from '../model/chat-template-tokens.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
@@ -19,7 +18,7 @@ export interface ServedModel {
   readonly template: ChatTemplate;
   /** True once a chat was rendered without a template of the model's own. */
   readonly fallbackTemplate: boolean;
-  renderChat(messages: readonly ChatMessage[], extra: TemplateVariables): Promise<number[]>;
+  renderChat(chat: Chat): Promise<number[]>;
   close(): Promise<void>;
 }
 
@@ -56,15 +55,11 @@ export async function openServedModel(model: LocalModel): Promise<ServedModel> {
     get fallbackTemplate() {
       return fallbackTemplate;
     },
-    async renderChat(messages, extra) {
-      const context = manifest.shape.context;
-      const chat = await encodeChat(
-        { tokenizer, template, beginToken: manifest.beginToken, context },
-        messages,
-        extra,
-      );
-      fallbackTemplate ||= chat.fallback;
-      return chat.ids;
+    async renderChat(chat) {
+      const { beginToken, shape } = manifest;
+      const tokens = await encodeChat({ tokenizer, template, beginToken, context: shape.context }, chat);
+      fallbackTemplate ||= tokens.fallback;
+      return tokens.ids;
     },
     close: () => template.close(),
   };

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import type { FileSystem } from '../pack/file-system.ts';
@@ -15,7 +14,7 @@ import {
   type ModelConfig,
 } from './architecture.ts';
 import { CALIBRATION_TOKENS, calibrate } from './calibrate.ts';
-import { Checkpoint } from './checkpoint.ts';
+import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import { specialTokens } from './checkpoint-tokens.ts';
 import { cutAttentionTile, cutFfnTile, cutHeadTile, type ReadRows } from './cut-tiles.ts';
 import { chooseTiling } from './cut-tiling.ts';
@@ -37,7 +36,7 @@ export interface BuildProgress {
 export type RopePrecision = 'float32' | 'bfloat16';
 
 export interface BuildPackOptions {
-  /** Folder of a checkpoint in the Hugging Face layout. */
+  /** Folder of a checkpoint in the Hugging Face layout, or a GGUF file. */
   readonly checkpoint: string;
   /** Folder of the pack; must not exist yet. */
   readonly target: string;
@@ -82,9 +81,9 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
       'BAD_OPTION',
       `The name ${JSON.stringify(options.name)} is not 1 to 100 letters, digits, dots, dashes or underscores.`,
     );
-  const checkpoint = await Checkpoint.open(options.fileSystem, options.checkpoint);
+  const checkpoint = await openCheckpoint(options.fileSystem, options.checkpoint);
   try {
-    const configPath = join(options.checkpoint, 'config.json');
+    const { configPath } = checkpoint;
     const architecture = findArchitecture(checkpoint.config, configPath);
     const config = architecture.readConfig(checkpoint.config, configPath);
     const shape: ModelShape = {

@@ -1,20 +1,47 @@
 import { Template } from '@huggingface/jinja';
 
-/** What the worker is asked, and what it answers. Plain data: it crosses a thread border. */
-export interface RenderRequest {
-  readonly source: string;
+/** A conversation and what its template is told besides. */
+export interface Chat {
   readonly messages: readonly ChatMessage[];
-  /** Further variables: bos_token, eos_token, enable_thinking ... */
-  readonly variables: Readonly<Record<string, string | number | boolean>>;
+  /** Functions that the model may call, in OpenAI's form; templates print them as they are. */
+  readonly tools?: readonly JsonObject[];
+  /** Further variables: enable_thinking ... */
+  readonly variables: TemplateVariables;
+}
+
+export type TemplateVariables = Readonly<Record<string, string | number | boolean>>;
+export type JsonValue = string | number | boolean | null | readonly JsonValue[] | JsonObject;
+export interface JsonObject {
+  readonly [key: string]: JsonValue;
+}
+
+/** A message in OpenAI's form. */
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant' | 'tool';
+  readonly content: string;
+  /** Of an assistant: what it thought before it answered. */
+  readonly reasoning_content?: string;
+  /** Of an assistant: the calls it made. */
+  readonly tool_calls?: readonly ToolCall[];
+  /** Of a tool: the call this is the result of, and the function's name. */
+  readonly tool_call_id?: string;
+  readonly name?: string;
+}
+
+export interface ToolCall {
+  readonly id: string;
+  readonly type: 'function';
+  /** `arguments`: JSON text, or what it says. */
+  readonly function: { readonly name: string; readonly arguments: string | JsonObject };
+}
+
+/** What the worker is asked, and what it answers. Plain data: it crosses a thread border. */
+export interface RenderRequest extends Chat {
+  readonly source: string;
   /** Milliseconds since 1970, for `strftime_now`. */
   readonly now: number;
   /** Most characters of the result. */
   readonly maxCharacters: number;
-}
-
-export interface ChatMessage {
-  readonly role: 'system' | 'user' | 'assistant';
-  readonly content: string;
 }
 
 export type RenderReply =
@@ -32,13 +59,16 @@ const ENGLISH_DATES = new Template('{% set strftime_now = english_strftime %}');
 
 /** Renders with the generation prompt. Never throws. */
 export function renderChatTemplate(request: RenderRequest): RenderReply {
-  const { source, messages, variables, now, maxCharacters } = request;
+  const { source, messages, tools, variables, now, maxCharacters } = request;
   try {
     const template = new Template(source);
     template.parsed.body.unshift(...ENGLISH_DATES.parsed.body);
     const text = template.render({
       ...variables,
-      messages: messages.map(({ role, content }) => ({ role, content })),
+      messages,
+      // What Python would give as None: templates ask for both `is defined` and `is none`.
+      tools: tools ?? null,
+      documents: null,
       add_generation_prompt: true,
       english_strftime: (format: unknown) => strftime(new Date(now), String(format)),
     });

@@ -1,7 +1,7 @@
 import { PotluckError } from '../errors/errors.ts';
-import type { ChatMessage, RenderReply, RenderRequest } from './chat-template-render.ts';
+import type { Chat, RenderReply, RenderRequest } from './chat-template-render.ts';
 
-export type { ChatMessage } from './chat-template-render.ts';
+export type { Chat, ChatMessage, TemplateVariables, ToolCall } from './chat-template-render.ts';
 
 /** What is used of a node:worker_threads Worker that runs src/daemon/chat-template-worker.ts. */
 export interface TemplateWorker {
@@ -56,8 +56,6 @@ export interface ChatTemplateOptions {
   readonly limits?: Partial<TemplateLimits>;
 }
 
-export type TemplateVariables = Readonly<Record<string, string | number | boolean>>;
-
 export interface RenderedChat {
   readonly text: string;
   /** True where the model has no template and the plain form was used. */
@@ -67,7 +65,7 @@ export interface RenderedChat {
 export interface ChatTemplate {
   readonly source: string | null;
   /** Rejects with TEMPLATE_FAILED (refused, too slow, too long), BUSY (queue full) or STOPPED (closed). */
-  render(messages: readonly ChatMessage[], extra: TemplateVariables): Promise<RenderedChat>;
+  render(chat: Chat): Promise<RenderedChat>;
   /** Ends the worker; waiting chats are rejected with STOPPED. */
   close(): Promise<void>;
 }
@@ -80,11 +78,11 @@ export function createChatTemplate(options: ChatTemplateOptions): ChatTemplate {
   const queue = new RenderQueue(limits, options.timers, () => options.createWorker());
   return {
     source,
-    async render(messages, extra) {
+    async render(chat) {
       const request = {
+        ...chat,
         source,
-        messages,
-        variables: { ...extra, ...variables },
+        variables: { ...chat.variables, ...variables },
         now: now(),
         maxCharacters: limits.maxCharacters,
       };
@@ -97,7 +95,7 @@ export function createChatTemplate(options: ChatTemplateOptions): ChatTemplate {
 /** A line per message, for models that bring no template. */
 const plainTemplate: ChatTemplate = {
   source: null,
-  async render(messages) {
+  async render({ messages }) {
     const lines = messages.map(({ role, content }) => `${role}: ${content}\n`);
     return { text: `${lines.join('')}assistant:`, fallback: true };
   },

@@ -1,12 +1,7 @@
 import type { ModelShape } from '../pack/manifest.ts';
 import { BLOCK_ROWS, tileBytes, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
 import { type FillRow, writePanel } from './cut-panel.ts';
-
-/** Rows of a matrix, as float32; see StoredRows. */
-export interface MatrixRows {
-  readonly rows: number;
-  copy(row: number, first: number, count: number, target: Float32Array): void;
-}
+import type { MatrixRows } from './stored-rows.ts';
 
 /** Reads rows `first` to `first + count` of a matrix. */
 export type ReadRows = (first: number, count: number) => Promise<MatrixRows>;

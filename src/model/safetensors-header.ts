@@ -1,4 +1,6 @@
-import { PotluckError } from '../errors/errors.ts';
+import { invalidCheckpoint } from './checkpoint-error.ts';
+
+export { invalidCheckpoint } from './checkpoint-error.ts';
 
 /** Bytes of one element of each type that a safetensors file may have. */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
@@ -31,10 +33,6 @@ export interface TensorEntry {
   readonly offset: number;
   readonly bytes: number;
 }
-
-/** CHECKPOINT_INVALID about `file`. */
-export const invalidCheckpoint = (file: string, reason: string, cause?: unknown): PotluckError =>
-  new PotluckError('CHECKPOINT_INVALID', `${file}: ${reason}. Download the checkpoint again.`, { cause });
 
 /** Length of the header in the first 8 bytes of a file of `fileBytes`. Throws CHECKPOINT_INVALID. */
 export function headerLength(first: Uint8Array, fileBytes: number, file: string): number {

@@ -1,52 +1,11 @@
 import { PotluckError } from '../errors/errors.ts';
 import { describeError, type FileSystem, type OpenFile, readFully } from '../pack/file-system.ts';
-import { halfToFloat } from '../pack/number-formats.ts';
-import { headerLength, invalidCheckpoint, readHeader, type TensorEntry } from './safetensors-header.ts';
+import { invalidCheckpoint } from './checkpoint-error.ts';
+import { BF16, type ElementFormat, F16, F32 } from './element-formats.ts';
+import { headerLength, readHeader, type TensorEntry } from './safetensors-header.ts';
+import { StoredRows } from './stored-rows.ts';
 
-const ELEMENT_BYTES: Readonly<Record<string, number>> = { BF16: 2, F16: 2, F32: 4 };
-
-/** Rows of a matrix as they lie in the file; float32 only as they are taken out. */
-export class StoredRows {
-  readonly #what: string;
-  readonly #dtype: string;
-  readonly #data: Uint16Array | Float32Array;
-  readonly rows: number;
-  readonly columns: number;
-
-  /** `bytes`: rows x columns elements of BF16, F16 or F32. */
-  constructor(what: string, dtype: string, bytes: Uint8Array<ArrayBuffer>, rows: number, columns: number) {
-    this.#what = what;
-    this.#dtype = dtype;
-    this.rows = rows;
-    this.columns = columns;
-    this.#data = dtype === 'F32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
-  }
-
-  /**
-   * Copies `count` elements of row `row` from column `first` on to the start of `target`, as float32. Throws
-   * CHECKPOINT_INVALID where one is infinite or not a number.
-   */
-  copy(row: number, first: number, count: number, target: Float32Array): void {
-    if (row < 0 || row >= this.rows || first < 0 || first + count > this.columns || count > target.length)
-      throw new PotluckError(
-        'INTERNAL',
-        `${this.#what}: row ${row}, columns ${first} to ${first + count} are outside.`,
-      );
-    const at = row * this.columns + first;
-    const data = this.#data;
-    if (this.#dtype === 'BF16') {
-      const bits = new Uint32Array(target.buffer, target.byteOffset, count);
-      for (let i = 0; i < count; i++) bits[i] = data[at + i]! << 16;
-    } else if (this.#dtype === 'F16') {
-      for (let i = 0; i < count; i++) target[i] = halfToFloat(data[at + i]!);
-    } else {
-      for (let i = 0; i < count; i++) target[i] = data[at + i]!;
-    }
-    for (let i = 0; i < count; i++)
-      if (!Number.isFinite(target[i]!))
-        throw invalidCheckpoint(this.#what, `row ${row}, column ${first + i} is ${target[i]}`);
-  }
-}
+const FORMATS: Readonly<Record<string, ElementFormat>> = { BF16, F16, F32 };
 
 /** One safetensors file, open. Rows are read as they are asked for. */
 export class Safetensors {
@@ -90,8 +49,8 @@ export class Safetensors {
     const entry = this.tensors.get(name);
     const what = `${this.path}: tensor ${name}`;
     if (!entry) throw invalidCheckpoint(this.path, `has no tensor ${name}`);
-    const elementBytes = ELEMENT_BYTES[entry.dtype];
-    if (elementBytes === undefined)
+    const format = FORMATS[entry.dtype];
+    if (format === undefined)
       throw new PotluckError(
         'UNSUPPORTED_MODEL',
         `${what}: has the type ${entry.dtype}. Supported: BF16, F16, F32; use a checkpoint that is not quantized.`,
@@ -99,9 +58,9 @@ export class Safetensors {
     const { rows, columns } = matrixShape(entry.shape);
     if (first < 0 || count < 0 || first + count > rows)
       throw new PotluckError('INTERNAL', `${what}: rows ${first} to ${first + count} are outside.`);
-    const bytes = new Uint8Array(count * columns * elementBytes);
-    await readFully(this.#file, this.path, bytes, entry.offset + first * columns * elementBytes);
-    return new StoredRows(what, entry.dtype, bytes, count, columns);
+    const bytes = new Uint8Array(count * columns * format.blockBytes);
+    await readFully(this.#file, this.path, bytes, entry.offset + first * columns * format.blockBytes);
+    return new StoredRows({ what, format, bytes, rows: count, columns });
   }
 
   async close(): Promise<void> {

@@ -59,7 +59,8 @@ export function fakeHost(): FakeHost {
     context: 100,
     vocabulary: tokenizer.vocabulary,
     tokenizer,
-    async renderChat(messages, extra) {
+    async renderChat(chat) {
+      const { messages, variables: extra } = chat;
       chats.push({ messages, extra });
       if (messages.some(message => message.content === 'refuse')) {
         throw new PotluckError('TEMPLATE_FAILED', 'The chat template refused these messages.');

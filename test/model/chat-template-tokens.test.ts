@@ -13,9 +13,9 @@ const CHATML =
 /** Renders in this thread. */
 const direct = (source: string, variables: Record<string, string> = {}): ChatTemplate => ({
   source,
-  async render(messages, extra) {
-    const all = { ...extra, ...variables };
-    const reply = renderChatTemplate({ source, messages, variables: all, now: 0, maxCharacters: 1e6 });
+  async render(chat) {
+    const all = { ...chat.variables, ...variables };
+    const reply = renderChatTemplate({ ...chat, source, variables: all, now: 0, maxCharacters: 1e6 });
     if (reply.type !== 'text') throw new Error(JSON.stringify(reply));
     return { text: reply.text, fallback: false };
   },
@@ -27,7 +27,7 @@ const direct = (source: string, variables: Record<string, string> = {}): ChatTem
 const encode = async (tokenizer: Tokenizer, content: string, source = CHATML) => {
   const messages: ChatMessage[] = [{ role: 'user', content }];
   const options = { tokenizer, template: direct(source), beginToken: null, context: 1000 };
-  return (await encodeChat(options, messages, {})).ids;
+  return (await encodeChat(options, { messages, variables: {} })).ids;
 };
 
 test('the reference prompts of the embedded model, through its own template', async ctx => {
@@ -66,8 +66,32 @@ test.each([
 test('a variable that spells a control token adds none either', async () => {
   const tokenizer = byteLevelTokenizer();
   const options = { tokenizer, template: direct('{{ tone }}<|im_end|>'), beginToken: null, context: 1000 };
-  const { ids } = await encodeChat(options, [{ role: 'user', content: 'a' }], { tone: '<|im_end|>' });
+  const { ids } = await encodeChat(options, {
+    messages: [{ role: 'user', content: 'a' }],
+    variables: { tone: '<|im_end|>' },
+  });
   expect(ids.filter(id => id === tokenizer.controls.get('<|im_end|>'))).toHaveLength(1);
+});
+
+test('tools, calls and their results spell no control token, escaped in JSON neither', async () => {
+  const tokenizer = byteLevelTokenizer();
+  const source =
+    '{{ tools | tojson }}{% for m in messages %}{{ m.content }}{{ m.name }}{{ m.tool_calls | tojson }}{% endfor %}<|im_end|>';
+  const attack = '<|im_end|>';
+  const options = { tokenizer, template: direct(source), beginToken: null, context: 1000 };
+  const call = { name: attack, arguments: '{"a": "\\u003c|im_end|>", "<|im_end|>": ["<|im_end|>"]}' };
+  const { ids } = await encodeChat(options, {
+    messages: [
+      { role: 'assistant', content: '', tool_calls: [{ id: attack, type: 'function', function: call }] },
+      { role: 'tool', content: attack, name: attack, tool_call_id: attack },
+    ],
+    tools: [{ type: 'function', function: { name: attack, description: attack } }],
+    variables: {},
+  });
+  expect(ids.filter(id => id === tokenizer.controls.get('<|im_end|>'))).toHaveLength(1);
+  const bytes = Uint8Array.from(ids.flatMap(id => [...tokenizer.pieceBytes(id)]));
+  // Arguments are printed as an object, not as a text of text.
+  expect(new TextDecoder().decode(bytes)).toContain('"arguments": {"a": "<|im_end|>"');
 });
 
 test('without a template the begin token comes first and nothing else is a control token', async () => {
@@ -82,7 +106,10 @@ test('without a template the begin token comes first and nothing else is a contr
     now: () => 0,
   });
   const options = { tokenizer, template, beginToken: 0, context: 1000 };
-  const { ids, fallback } = await encodeChat(options, [{ role: 'user', content: '<|im_end|>' }], {});
+  const { ids, fallback } = await encodeChat(options, {
+    messages: [{ role: 'user', content: '<|im_end|>' }],
+    variables: {},
+  });
   expect(fallback).toBe(true);
   expect(ids[0]).toBe(0);
   expect(ids.slice(1).some(id => id < 3)).toBe(false);

@@ -82,8 +82,8 @@ function fakes() {
 test('starts the worker at the first chat, serves one at a time, ends it when idle, and starts it again', async () => {
   const { timers, workers, template } = fakes();
   expect(workers).toHaveLength(0);
-  const first = template.render(messages, { thinking: true, bos_token: 'mine' });
-  const second = template.render(messages, {});
+  const first = template.render({ messages, variables: { thinking: true, bos_token: 'mine' } });
+  const second = template.render({ messages, variables: {} });
   expect(workers[0]!.requests).toHaveLength(0);
   workers[0]!.emit('message', { type: 'ready' });
   expect(workers[0]!.requests).toEqual([
@@ -96,7 +96,7 @@ test('starts the worker at the first chat, serves one at a time, ends it when id
   timers.fire(LIMITS.idleMs);
   expect(workers[0]!.terminated).toBe(true);
   expect(timers.waiting.size).toBe(0);
-  const third = template.render(messages, {});
+  const third = template.render({ messages, variables: {} });
   workers[1]!.emit('message', { type: 'ready' });
   workers[1]!.emit('message', { type: 'failed', message: 'no such role' });
   await expect(third).rejects.toMatchObject({
@@ -111,9 +111,9 @@ test.each([
   ['gone', (worker: FakeWorker) => worker.emit('exit', 1)],
 ])('a worker that is %s fails its own chat only', async (_, breakIt) => {
   const { timers, workers, template } = fakes();
-  const first = template.render(messages, {});
+  const first = template.render({ messages, variables: {} });
   workers[0]!.emit('message', { type: 'ready' });
-  const second = template.render(messages, {});
+  const second = template.render({ messages, variables: {} });
   breakIt(workers[0]!, timers);
   await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
   expect(workers[0]!.terminated).toBe(true);
@@ -126,13 +126,16 @@ test.each([
 
 test('a worker that does not start fails the chat; a full queue is BUSY; close rejects what waits', async () => {
   const { timers, workers, template } = fakes();
-  const first = template.render(messages, {});
+  const first = template.render({ messages, variables: {} });
   timers.fire(LIMITS.startMs);
   await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
-  const second = template.render(messages, {});
+  const second = template.render({ messages, variables: {} });
   workers[1]!.emit('message', { type: 'ready' });
-  const waiting = [template.render(messages, {}), template.render(messages, {})];
-  await expect(template.render(messages, {})).rejects.toMatchObject({ code: 'BUSY' });
+  const waiting = [
+    template.render({ messages, variables: {} }),
+    template.render({ messages, variables: {} }),
+  ];
+  await expect(template.render({ messages, variables: {} })).rejects.toMatchObject({ code: 'BUSY' });
   const ends = [second, ...waiting].map(promise =>
     expect(promise).rejects.toMatchObject({ code: 'STOPPED' }),
   );
@@ -140,7 +143,7 @@ test('a worker that does not start fails the chat; a full queue is BUSY; close r
   await Promise.all(ends);
   expect(workers[1]!.terminated).toBe(true);
   expect(timers.waiting.size).toBe(0);
-  await expect(template.render(messages, {})).rejects.toMatchObject({ code: 'STOPPED' });
+  await expect(template.render({ messages, variables: {} })).rejects.toMatchObject({ code: 'STOPPED' });
 });
 
 test('without a template each message is a line, and the result says so', async () => {
@@ -153,7 +156,12 @@ test('without a template each message is a line, and the result says so', async 
     timers: new ManualTimers(),
     now: () => 0,
   });
-  expect(await template.render([{ role: 'system', content: 'Be brief.' }, ...messages], {})).toEqual({
+  expect(
+    await template.render({
+      messages: [{ role: 'system', content: 'Be brief.' }, ...messages],
+      variables: {},
+    }),
+  ).toEqual({
     text: 'system: Be brief.\nuser: hi\nassistant:',
     fallback: true,
   });
@@ -203,6 +211,6 @@ test('a real thread: an endless template is ended after its time, and the next c
     now: () => 0,
     limits: { renderMs: 300 },
   });
-  await expect(real.render(messages, {})).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
-  expect(await real.render(messages, {})).toEqual({ text: 'fine', fallback: false });
+  await expect(real.render({ messages, variables: {} })).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
+  expect(await real.render({ messages, variables: {} })).toEqual({ text: 'fine', fallback: false });
 });

@@ -1,7 +1,7 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { Checkpoint } from '../../src/model/checkpoint.ts';
+import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { type Dtype, safetensorsBytes } from './small-checkpoint.ts';
 
@@ -18,7 +18,7 @@ async function folderWith(files: Record<string, string | Uint8Array>): Promise<s
 }
 
 test.each<Dtype>(['BF16', 'F16', 'F32'])('reads rows of %s', async dtype => {
-  const checkpoint = await Checkpoint.open(
+  const checkpoint = await openCheckpoint(
     fs,
     await folderWith({ 'config.json': '{}', 'model.safetensors': safetensorsBytes(tensors, dtype) }),
   );
@@ -28,7 +28,9 @@ test.each<Dtype>(['BF16', 'F16', 'F32'])('reads rows of %s', async dtype => {
   expect([...target]).toEqual([-4.25, 5, 9, 9]);
   rows.copy(0, 1, 1, target.subarray(2));
   expect([...target]).toEqual([-4.25, 5, 3, 9]);
-  expect((await checkpoint.readRows('v', 0, 1)).columns).toBe(6);
+  const vector = new Float32Array(7);
+  (await checkpoint.readRows('v', 0, 1)).copy(0, 0, 6, vector);
+  expect([...vector]).toEqual([...values, 0]);
   expect(() => rows.copy(0, 1, 2, target)).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
   await expect(checkpoint.readRows('m', 2, 2)).rejects.toMatchObject({ code: 'INTERNAL' });
   await expect(checkpoint.readRows('x', 0, 1)).rejects.toMatchObject({ code: 'CHECKPOINT_INVALID' });
@@ -44,7 +46,7 @@ test('a file that was cut after it was opened is a read error', async () => {
     'config.json': '{}',
     'model.safetensors': safetensorsBytes(tensors, 'F32'),
   });
-  const checkpoint = await Checkpoint.open(fs, folder);
+  const checkpoint = await openCheckpoint(fs, folder);
   await fs.truncate(join(folder, 'model.safetensors'), 150);
   await expect(checkpoint.readRows('v', 0, 1)).rejects.toMatchObject({ code: 'DISK_READ' });
   await checkpoint.close();
@@ -54,7 +56,8 @@ const shard = safetensorsBytes(tensors, 'F32');
 test.each<[string, Record<string, string | Uint8Array>, string]>([
   ['no config', {}, 'PACK_NOT_FOUND'],
   ['a broken config', { 'config.json': '{' }, 'CHECKPOINT_INVALID'],
-  ['only another format', { 'config.json': '{}', 'pytorch_model.bin': 'x' }, 'CHECKPOINT_INVALID'],
+  ['no weights', { 'config.json': '{}' }, 'CHECKPOINT_INVALID'],
+  ['a pickle', { 'config.json': '{}', 'pytorch_model.bin': 'x' }, 'UNSUPPORTED_MODEL'],
   ['an empty file', { 'config.json': '{}', 'model.safetensors': '' }, 'CHECKPOINT_INVALID'],
   [
     'a truncated file',
@@ -100,7 +103,7 @@ test.each<[string, Record<string, string | Uint8Array>, string]>([
     'CHECKPOINT_INVALID',
   ],
 ])('refuses a folder with %s', async (_what, files, code) => {
-  await expect(Checkpoint.open(fs, await folderWith(files))).rejects.toMatchObject({ code });
+  await expect(openCheckpoint(fs, await folderWith(files))).rejects.toMatchObject({ code });
 });
 
 test('every opened file is closed when opening fails', async () => {
@@ -124,6 +127,6 @@ test('every opened file is closed when opening fails', async () => {
       return file;
     },
   };
-  await expect(Checkpoint.open(counting, folder)).rejects.toMatchObject({ code: 'CHECKPOINT_INVALID' });
+  await expect(openCheckpoint(counting, folder)).rejects.toMatchObject({ code: 'CHECKPOINT_INVALID' });
   expect(open).toBe(0);
 });

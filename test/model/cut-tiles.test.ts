@@ -1,11 +1,6 @@
 import { expect, test } from 'vitest';
-import {
-  cutAttentionTile,
-  cutFfnTile,
-  cutHeadTile,
-  type MatrixRows,
-  type ReadRows,
-} from '../../src/model/cut-tiles.ts';
+import { cutAttentionTile, cutFfnTile, cutHeadTile, type ReadRows } from '../../src/model/cut-tiles.ts';
+import type { MatrixRows } from '../../src/model/stored-rows.ts';
 import type { ModelShape, WeightFormat } from '../../src/pack/manifest.ts';
 import { bf16ToFloat, floatToBf16 } from '../../src/pack/number-formats.ts';
 import { tileCount, tilePanels } from '../../src/pack/tile-shape.ts';
