@@ -1,7 +1,7 @@
 import type { DiskAddon } from '../disk-io/disk-addon.ts';
 
 /** The native addon, whole. Every call checks its arguments and throws RangeError (code KERNEL_FAILED). */
-export interface Addon extends DiskAddon, KernelTests {
+export interface Addon extends DiskAddon, KernelTests, LimitPrograms {
   /** Zeroed memory outside the V8 heap, 4096-byte aligned. */
   allocate(bytes: number): ArrayBuffer;
   /** Detaches and unmaps memory of `allocate`. Throws while an open model or a read uses it. */
@@ -46,6 +46,29 @@ export interface Addon extends DiskAddon, KernelTests {
   run(model: NativeModel, program: Float64Array): Promise<{ computeMicroseconds: number; saturated: number }>;
   /** The native idea of src/pack/tile-shape.ts, for the test that compares them. */
   tileShape(numbers: Float64Array): Float64Array;
+}
+
+/** Programs that show what a processor and its memory can do at most, on threads of their own. */
+export interface LimitPrograms {
+  limitPrograms(): {
+    /** Ways to read memory; which is the fastest is to be measured. */
+    readonly read: readonly string[];
+    /** Instructions for 8-bit dot products that this processor has; `multiplyAdds` of one round. */
+    readonly dot: readonly { readonly name: string; readonly multiplyAdds: number }[];
+  };
+  /**
+   * Reads the first `bytes` of `memory` (of `allocate`; whole MiB are read) `repeats` times, shared out over `threads`
+   * threads; resolves to the seconds. The memory should be much larger than the last cache.
+   */
+  measureRead(
+    memory: ArrayBuffer,
+    bytes: number,
+    program: string,
+    threads: number,
+    repeats: number,
+  ): Promise<number>;
+  /** Runs `rounds` rounds of a dot program, shared out over `threads` threads; resolves to the seconds. */
+  measureDot(program: string, threads: number, rounds: number): Promise<number>;
 }
 
 export interface KernelList {
