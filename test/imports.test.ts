@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 const LAYERS = [
   ['errors'],
   ['disk-io', 'pack'],
-  ['kernels'],
+  ['kernels', 'pull'],
   ['model'],
   ['window-scheduler'],
   ['allreduce'],

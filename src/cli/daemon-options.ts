@@ -1,7 +1,8 @@
-import { availableParallelism, homedir, hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { DaemonOptions } from '../daemon/options.ts';
 import { PotluckError } from '../errors/errors.ts';
+import { type Environment, homeFolder } from './home-folder.ts';
 import type { HostAndPort } from './option-values.ts';
 
 export const DEFAULT_API_PORT = 11500;
@@ -29,7 +30,7 @@ export interface UpFlags {
 
 /** What the defaults depend on. */
 export interface Surroundings {
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Environment;
   readonly builtInModel: string;
   /** Whether nothing listens at a port of this machine yet. */
   isFree(port: number): Promise<boolean>;
@@ -82,14 +83,6 @@ function dataFolder(flags: UpFlags, { env }: Surroundings): string {
   if (flags.port === 0) throw new PotluckError('BAD_OPTION', '--port 0 (any free port) needs --data FOLDER');
   return join(homeFolder(env), `device-${flags.port}`);
 }
-
-/** Where everything is kept between runs: POTLUCK_HOME, or .potluck in the user's folder. */
-export const homeFolder = (env: Surroundings['env']): string =>
-  resolve(
-    env.POTLUCK_HOME === undefined || env.POTLUCK_HOME === ''
-      ? join(homedir(), '.potluck')
-      : env.POTLUCK_HOME,
-  );
 
 const defaultName = (port: number): string => {
   const host = hostname().split('.')[0] ?? 'device';

@@ -20,6 +20,8 @@ export interface PackOptions {
   readonly attentionParts: number | null;
   /** See BuildPackOptions. */
   readonly ropePrecision: RopePrecision;
+  /** Where the weights come from; goes into the manifest. */
+  readonly origin?: Readonly<Record<string, string | number>>;
   readonly onProgress: (progress: BuildProgress) => void;
 }
 
@@ -39,6 +41,7 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
       backend: loaded.backend,
       onProgress,
       ropePrecision,
+      ...(options.origin === undefined ? {} : { origin: options.origin }),
       ...(attentionParts === null ? {} : { tiling: { partsPerKvHead: attentionParts } }),
       ...(tokenizer === null
         ? {}

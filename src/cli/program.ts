@@ -7,6 +7,7 @@ import { addDoctorCommand } from './commands/doctor-command.ts';
 import { addEmulateCommand } from './commands/emulate-command.ts';
 import { addEvalCommands } from './commands/eval-commands.ts';
 import { addPackCommand } from './commands/pack-command.ts';
+import { addPullCommand } from './commands/pull-command.ts';
 import { addStatusCommand } from './commands/status-command.ts';
 import { addUpCommand } from './commands/up-command.ts';
 import { exitCode } from './exit-code.ts';
@@ -31,6 +32,7 @@ export function buildProgram(print: Print): Command {
   addChatCommand(program);
   addStatusCommand(program);
   addDoctorCommand(program);
+  addPullCommand(program);
   addPackCommand(program);
   addEmulateCommand(program);
   addEvalCommands(program);

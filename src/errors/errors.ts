@@ -29,6 +29,18 @@ export const ERRORS = {
   TILE_CORRUPT: { status: 500, meaning: 'The bytes of a tile do not have its hash.' },
   DISK_READ: { status: 500, meaning: 'A read from disk failed or came back short.' },
   DISK_WRITE: { status: 500, meaning: 'A write to disk failed.' },
+  // downloads
+  REPO_NOT_FOUND: { status: 404, meaning: 'There is no such repository, revision or file to pull.' },
+  ACCESS_DENIED: {
+    status: 403,
+    meaning: 'The repository is private or gated, or HF_TOKEN is not valid for it.',
+  },
+  DOWNLOAD_FAILED: {
+    status: 502,
+    meaning: 'A download did not come to its end: the server failed, or the connection was cut.',
+  },
+  DOWNLOAD_CORRUPT: { status: 502, meaning: 'Downloaded bytes do not have their hash.' },
+  DISK_FULL: { status: 507, meaning: 'There is too little free space on the disk.' },
   // memory and compute
   MEMORY_TOO_SMALL: { status: 500, meaning: 'The memory budget is under the least that would do.' },
   BUSY: { status: 503, meaning: 'Too many requests are waiting.' },

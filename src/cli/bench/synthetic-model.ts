@@ -14,7 +14,7 @@ import { PACK_VERSION } from '../../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
 import type { Crc32c } from '../../pack/pack-writer.ts';
 import type { ShapeFlags } from '../commands/shape-flags.ts';
-import { homeFolder } from '../daemon-options.ts';
+import { homeFolder } from '../home-folder.ts';
 import { ProgressLine } from '../progress-line.ts';
 
 export interface SyntheticModelOptions {
