@@ -3,6 +3,8 @@ import { generate } from '../api-client.ts';
 import type { Emulation, EmulationOptions } from '../emulate/emulation.ts';
 import { withEmulation } from '../emulate/with-emulation.ts';
 import { formatBytes, formatMicroseconds, textTable } from '../text-table.ts';
+import { median } from './alternate.ts';
+import { promptOf } from './passes.ts';
 
 export interface ClusterBench {
   readonly devices: number;
@@ -95,16 +97,6 @@ const ownOf = (status: DaemonStatus): DaemonStatus['devices'][number] | undefine
 /** Bytes that all devices have read from disk since the plan began. */
 const streamed = (all: readonly DaemonStatus[]): number =>
   all.reduce((sum, status) => sum + (ownOf(status)?.window?.streamedBytes ?? 0), 0);
-
-/** Token ids that every vocabulary has; another `salt` gives another beginning, so that nothing can be reused. */
-export const promptOf = (tokens: number, salt: number): number[] =>
-  Array.from({ length: tokens }, (_, i) => 10 + ((salt * 37 + i * 101) % 389));
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
 
 /** What `potluck bench cluster` prints. */
 export function benchText(bench: ClusterBench): string {

@@ -1,5 +1,5 @@
 import * as fileSystem from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { loadAddon } from '../../daemon/load-backend.ts';
 import { projectRoot } from '../../daemon/project-root.ts';
 import { crc32c } from '../../disk-io/crc32c.ts';
@@ -97,3 +97,7 @@ export async function openSyntheticModel(flags: ShapeFlags, folder: string | nul
   if (wrote) line.end(`${shape}: ${pack.manifest.tiles.length} tiles drawn into ${pack.folder}`);
   return pack;
 }
+
+/** The pack in `folder`, or the synthetic one of `flags` where no folder is given. */
+export const openModel = (flags: ShapeFlags, folder: string | undefined): Promise<PackFolder> =>
+  folder === undefined ? openSyntheticModel(flags, null) : openPackFolder(fileSystem, resolve(folder));

@@ -2,18 +2,54 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { parseInteger } from '../option-values.ts';
 import { type EmulationFlags, emulationOptions, withDevices, withEmulation } from './emulation-flags.ts';
-import { type ShapeFlags, withShape } from './shape-flags.ts';
+import { type PassFlags, type ShapeFlags, withJson, withPasses, withRuns, withShape } from './shape-flags.ts';
 
 export function addBenchCommand(program: Command): void {
   const group = program
     .command('bench')
     .summary('measure speed')
     .description('Measures speed on this machine.');
+  addDecode(group);
+  addPrompt(group);
   addCluster(group);
   addPack(group);
 }
 
-const withJson = (command: Command): Command => command.option('--json', 'report as JSON');
+/** The pack that flags name, and how often to measure on it. */
+async function passInput({ model, threads, runs, ...shape }: PassFlags) {
+  const { openModel } = await import('../bench/synthetic-model.ts');
+  return { pack: await openModel(shape, model), options: { threads, runs } };
+}
+
+const print = (report: object, text: string, asJson: boolean): void =>
+  void process.stdout.write(`${asJson ? JSON.stringify(report, null, 2) : text}\n`);
+
+function addDecode(group: Command): void {
+  withPasses(group.command('decode'), 15)
+    .description('Tokens a second of one answer, beside what the memory of this machine allows.')
+    .action(async (flags: PassFlags) => {
+      const { benchDecode } = await import('../bench/bench-decode.ts');
+      const { decodeText } = await import('../bench/bench-text.ts');
+      const { pack, options } = await passInput(flags);
+      const bench = await benchDecode(pack, options);
+      print(bench, decodeText(bench), flags.json === true);
+    });
+}
+
+function addPrompt(group: Command): void {
+  withPasses(group.command('prompt'), 5)
+    .description(
+      'Multiply-adds a second of a prompt, beside the peak of the 8-bit dot products of this processor.',
+    )
+    .option('--tokens <n>', 'tokens of the prompt', text => parseInteger('--tokens', text, 1, 1 << 17), 512)
+    .action(async (flags: PassFlags & { readonly tokens: number }) => {
+      const { benchPrompt } = await import('../bench/bench-prompt.ts');
+      const { promptText } = await import('../bench/bench-text.ts');
+      const { pack, options } = await passInput(flags);
+      const bench = await benchPrompt(pack, { ...options, tokens: flags.tokens });
+      print(bench, promptText(bench), flags.json === true);
+    });
+}
 
 interface ClusterFlags extends EmulationFlags {
   readonly tokens: number;
@@ -23,7 +59,7 @@ interface ClusterFlags extends EmulationFlags {
 }
 
 function addCluster(group: Command): void {
-  withJson(withEmulation(withDevices(group.command('cluster'), 2)))
+  withJson(withRuns(withEmulation(withDevices(group.command('cluster'), 2)), 3))
     .description('Joining, first token, generation, prompts and links of emulated devices.')
     .option('--tokens <n>', 'tokens generated in a run', text => parseInteger('--tokens', text, 1, 4096), 64)
     .option(
@@ -32,14 +68,13 @@ function addCluster(group: Command): void {
       text => parseInteger('--prompt-tokens', text, 16, 1 << 17),
       256,
     )
-    .option('--runs <n>', 'runs, of which the median counts', text => parseInteger('--runs', text, 1, 100), 3)
     .action(async (flags: ClusterFlags) => {
       const { benchCluster, benchText } = await import('../bench/bench-cluster.ts');
       const { stopController } = await import('../emulate/with-emulation.ts');
       const { tokens, promptTokens, runs } = flags;
       const options = { ...emulationOptions(flags), tokens, promptTokens, runs };
       const bench = await benchCluster(options, stopController().signal);
-      process.stdout.write(`${flags.json ? JSON.stringify(bench, null, 2) : benchText(bench)}\n`);
+      print(bench, benchText(bench), flags.json === true);
     });
 }
 

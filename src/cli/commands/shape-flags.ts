@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { parseInteger } from '../option-values.ts';
 
@@ -18,3 +19,32 @@ export function withShape(command: Command): Command {
       text => parseInteger('--stored-layers', text, 1, 1024),
     );
 }
+
+/** What a bench of whole passes is given. */
+export interface PassFlags extends ShapeFlags {
+  readonly model?: string;
+  readonly threads: number;
+  readonly runs: number;
+  readonly json?: true;
+}
+
+export function withPasses(command: Command, runs: number): Command {
+  return withJson(withRuns(withShape(command), runs))
+    .option('--model <folder>', 'a pack instead of a synthetic one')
+    .option(
+      '--threads <n>',
+      'threads that compute (default: the cores)',
+      text => parseInteger('--threads', text, 1, 256),
+      availableParallelism(),
+    );
+}
+
+export const withRuns = (command: Command, runs: number): Command =>
+  command.option(
+    '--runs <n>',
+    'runs, of which the median counts',
+    text => parseInteger('--runs', text, 1, 100),
+    runs,
+  );
+
+export const withJson = (command: Command): Command => command.option('--json', 'report as JSON');

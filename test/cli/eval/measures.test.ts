@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { median, promptOf } from '../../../src/cli/bench/bench-cluster.ts';
+import { median } from '../../../src/cli/bench/alternate.ts';
+import { promptOf } from '../../../src/cli/bench/passes.ts';
 import { allEqual, clustersOf } from '../../../src/cli/eval/bits.ts';
 import { argmax, equalTokens } from '../../../src/cli/eval/compare-tokens.ts';
 import { compareGolden } from '../../../src/cli/eval/golden.ts';
