@@ -1,7 +1,7 @@
 import { availableParallelism, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { DaemonOptions } from '../daemon/options.ts';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { type Environment, homeFolder } from './home-folder.ts';
 import type { HostAndPort } from './option-values.ts';
 
@@ -32,6 +32,12 @@ export interface UpFlags {
 export interface Surroundings {
   readonly env: Environment;
   readonly builtInModel: string;
+  /** The folder of the pack that a name or path means. Rejects with PACK_NOT_FOUND. */
+  findModel(text: string): Promise<string>;
+  /** The model that the device with this data folder was last told to serve; null: none. */
+  rememberedModel(dataFolder: string): string | null;
+  /** Tells the user something once. */
+  say(text: string): void;
   /** Whether nothing listens at a port of this machine yet. */
   isFree(port: number): Promise<boolean>;
 }
@@ -44,17 +50,13 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
       `--port and --link-port are both ${flags.port}: give two different ports`,
     );
   }
+  const folder = dataFolder(flags, surroundings);
   return {
     apiHost: flags.host,
     apiPort: flags.port,
     linkPort: flags.linkPort ?? (await defaultLinkPort(flags.port, surroundings)),
-    dataFolder: dataFolder(flags, surroundings),
-    model:
-      flags.model === undefined
-        ? surroundings.builtInModel
-        : flags.model === 'none'
-          ? 'none'
-          : resolve(flags.model),
+    dataFolder: folder,
+    model: await model(flags, folder, surroundings),
     memory: flags.memory ?? null,
     threads: flags.threads ?? availableParallelism(),
     share: flags.share ?? null,
@@ -82,6 +84,22 @@ function dataFolder(flags: UpFlags, { env }: Surroundings): string {
   if (flags.data !== undefined) return resolve(flags.data);
   if (flags.port === 0) throw new PotluckError('BAD_OPTION', '--port 0 (any free port) needs --data FOLDER');
   return join(homeFolder(env), `device-${flags.port}`);
+}
+
+/** The model that was given now or the last time, else the one that comes along. */
+async function model(flags: UpFlags, folder: string, surroundings: Surroundings): Promise<string> {
+  const wanted = flags.model ?? surroundings.rememberedModel(folder);
+  if (wanted === null) return surroundings.builtInModel;
+  if (wanted === 'none') return 'none';
+  try {
+    return await surroundings.findModel(wanted);
+  } catch (error) {
+    if (flags.model !== undefined || asPotluckError(error).code !== 'PACK_NOT_FOUND') throw error;
+    surroundings.say(
+      `The model that was served the last time is gone (${wanted}): serving the built-in one.`,
+    );
+    return surroundings.builtInModel;
+  }
 }
 
 const defaultName = (port: number): string => {

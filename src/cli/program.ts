@@ -6,6 +6,7 @@ import { addChatCommand } from './commands/chat-command.ts';
 import { addDoctorCommand } from './commands/doctor-command.ts';
 import { addEmulateCommand } from './commands/emulate-command.ts';
 import { addEvalCommands } from './commands/eval-commands.ts';
+import { addModelsCommand } from './commands/models-command.ts';
 import { addPackCommand } from './commands/pack-command.ts';
 import { addPullCommand } from './commands/pull-command.ts';
 import { addStatusCommand } from './commands/status-command.ts';
@@ -33,6 +34,7 @@ export function buildProgram(print: Print): Command {
   addStatusCommand(program);
   addDoctorCommand(program);
   addPullCommand(program);
+  addModelsCommand(program);
   addPackCommand(program);
   addEmulateCommand(program);
   addEvalCommands(program);

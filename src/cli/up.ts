@@ -4,6 +4,7 @@ import { PotluckError } from '../errors/errors.ts';
 import { fetchStatus } from './api-client.ts';
 import { DeviceWatch } from './device-watch.ts';
 import { printError } from './print-error.ts';
+import { rememberModel } from './remembered-model.ts';
 import { onStopSignal } from './stop-signals.ts';
 import { formatBytes } from './text-table.ts';
 
@@ -16,14 +17,18 @@ export interface Announcement {
   readonly deviceId: string;
 }
 
-/** Runs a daemon until it is told to stop. `child`: announces itself as JSON, and ends when standard input does. */
-export async function up(options: DaemonOptions, child: boolean): Promise<void> {
+/**
+ * Runs a daemon until it is told to stop. `child`: announces itself as JSON, and ends when standard input does. `remember`: its model is
+ * the default of the next start.
+ */
+export async function up(options: DaemonOptions, child: boolean, remember: boolean): Promise<void> {
   const { startDaemon } = await import('../daemon/daemon.ts');
   const stopAsked = new Promise<void>(resolve => {
     onStopSignal(resolve);
     if (child) createInterface({ input: process.stdin }).once('close', resolve);
   });
   const daemon = await startDaemon(options);
+  if (remember) rememberModel(options.dataFolder, options.model);
   if (child) {
     const { apiUrl, linkPort, deviceId } = daemon;
     process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
-import { expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { daemonOptions, type Surroundings, type UpFlags } from '../../src/cli/daemon-options.ts';
+import { PotluckError } from '../../src/errors/errors.ts';
 
 const flags: UpFlags = {
   port: 11500,
@@ -10,9 +11,22 @@ const flags: UpFlags = {
   discovery: true,
   backend: 'auto',
 };
+let remembered: string | null;
+let said: string[];
+beforeEach(() => {
+  remembered = null;
+  said = [];
+});
+
 const surroundings = (taken: number[] = [], env: Record<string, string> = {}): Surroundings => ({
   env,
   builtInModel: '/models/small',
+  findModel: async text => {
+    if (text === 'gone') throw new PotluckError('PACK_NOT_FOUND', 'gone');
+    return `/models/${text}`;
+  },
+  rememberedModel: () => remembered,
+  say: text => said.push(text),
   isFree: async port => !taken.includes(port),
 });
 
@@ -52,7 +66,18 @@ test('folders are absolute, none stays none', async () => {
     { ...flags, model: 'pack', data: 'here' },
     surroundings(),
   );
-  expect(model).toBe(resolve('pack'));
+  expect(model).toBe('/models/pack');
   expect(dataFolder).toBe(resolve('here'));
   expect((await daemonOptions({ ...flags, model: 'none' }, surroundings())).model).toBe('none');
+});
+
+test('the model of the last start is the default; where it is gone that is said', async () => {
+  remembered = 'Qwen3-0.6B';
+  expect((await daemonOptions(flags, surroundings())).model).toBe('/models/Qwen3-0.6B');
+  expect((await daemonOptions({ ...flags, model: 'other' }, surroundings())).model).toBe('/models/other');
+  expect(said).toEqual([]);
+  remembered = 'gone';
+  expect((await daemonOptions(flags, surroundings())).model).toBe('/models/small');
+  expect(said).toEqual([expect.stringContaining('gone')]);
+  await expect(daemonOptions({ ...flags, model: 'gone' }, surroundings())).rejects.toThrow('gone');
 });

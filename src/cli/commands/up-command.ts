@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { DEFAULT_API_PORT, daemonOptions, type UpFlags } from '../daemon-options.ts';
 import { isFree } from '../free-port.ts';
+import { homeFolder } from '../home-folder.ts';
 import {
   type HostAndPort,
   parseBytes,
@@ -12,6 +13,7 @@ import {
   parsePositive,
 } from '../option-values.ts';
 import { builtInModel } from '../project.ts';
+import { rememberedModel } from '../remembered-model.ts';
 
 export function addUpCommand(program: Command): void {
   program
@@ -22,8 +24,9 @@ export function addUpCommand(program: Command): void {
         'Without options it serves the small model that comes along, at http://127.0.0.1:11500.',
     )
     .option(
-      '--model <folder>',
-      "pack to serve (see `potluck pack`), or 'none': the model comes from another device",
+      '--model <name>',
+      "model to serve: a name (see `potluck models`) or the folder of a pack; or 'none': it comes from another device.\n" +
+        'Remembered for the next start (default: the small model that comes along)',
     )
     .option('--memory <size>', "most memory of the whole process, such as 512M or 1.5G, or 'auto'", text =>
       text === 'auto' ? text : parseBytes('--memory', text),
@@ -81,8 +84,17 @@ export function addUpCommand(program: Command): void {
     )
     .addOption(new Option('--child', 'announce the ports as JSON and end with standard input').hideHelp())
     .action(async (flags: UpFlags & { readonly child?: true }) => {
-      const options = await daemonOptions(flags, { env: process.env, builtInModel: builtInModel(), isFree });
+      const { findModelFolder } = await import('../installed-models.ts');
+      const places = { home: homeFolder(process.env), builtIn: builtInModel() };
+      const options = await daemonOptions(flags, {
+        env: process.env,
+        builtInModel: places.builtIn,
+        findModel: text => findModelFolder(text, places),
+        rememberedModel,
+        say: text => process.stderr.write(`${text}\n`),
+        isFree,
+      });
       const { up } = await import('../up.ts');
-      await up(options, flags.child === true);
+      await up(options, flags.child === true, flags.model !== undefined);
     });
 }

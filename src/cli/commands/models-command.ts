@@ -1,0 +1,73 @@
+import type { Command } from 'commander';
+import { asPotluckError, PotluckError } from '../../errors/errors.ts';
+import { fetchStatus } from '../api-client.ts';
+import { homeFolder } from '../home-folder.ts';
+import type { InstalledModel } from '../installed-models.ts';
+import { builtInModel } from '../project.ts';
+import { formatBytes, textTable } from '../text-table.ts';
+import { type AddressFlags, daemonUrl, withAddress } from './daemon-address.ts';
+
+const places = () => ({ home: homeFolder(process.env), builtIn: builtInModel() });
+
+export function addModelsCommand(program: Command): void {
+  const models = withAddress(program.command('models'))
+    .summary('the models of this machine; `models remove NAME`')
+    .description(
+      'Lists the models of this machine: packs that can be served with `potluck up --model NAME`, parts of models that\n' +
+        'devices received from others, and unfinished downloads.',
+    )
+    .option('--json', 'the same as JSON')
+    .action(async (flags: AddressFlags & { readonly json?: true }) => {
+      const { listModels } = await import('../installed-models.ts');
+      const served = await servedId(daemonUrl(flags));
+      const rows = (await listModels(places())).map(model => ({
+        ...model,
+        served: model.id !== null && model.id === served,
+      }));
+      process.stdout.write(`${flags.json ? JSON.stringify(rows, null, 2) : modelsText(rows)}\n`);
+    });
+  withAddress(models.command('remove'))
+    .summary('remove a model from this machine')
+    .description('Removes a model: its pack, what devices of this machine received of it, and its downloads.')
+    .argument('<name>', 'name or id, as `potluck models` shows it')
+    .action(async (name: string, flags: AddressFlags) => {
+      const { listModels, removeModel } = await import('../installed-models.ts');
+      const served = await servedId(daemonUrl(flags));
+      const found = (await listModels(places())).filter(model => model.name === name || model.id === name);
+      if (served !== null && found.some(model => model.id === served))
+        throw new PotluckError(
+          'BUSY',
+          `${name} is being served. Stop the daemon first, or serve another model`,
+        );
+      for (const { kind, folder, bytes } of await removeModel(name, places()))
+        process.stdout.write(`Removed ${name} (${kind}, ${formatBytes(bytes)}) from ${folder}\n`);
+    });
+}
+
+/** Id of the model that the daemon serves; null where none runs, or it serves none. */
+async function servedId(url: string): Promise<string | null> {
+  try {
+    return (await fetchStatus(url)).model?.id ?? null;
+  } catch (error) {
+    if (asPotluckError(error).code === 'NOT_RUNNING') return null;
+    throw error;
+  }
+}
+
+export function modelsText(models: readonly (InstalledModel & { readonly served: boolean })[]): string {
+  const rows = models.map(model => [
+    model.name,
+    model.id ?? '',
+    formatBytes(model.bytes),
+    model.weights ?? '',
+    model.tiles === null ? '' : `${model.tiles.here}/${model.tiles.total}`,
+    model.problem === null ? model.kind : 'broken',
+    model.served ? 'yes' : '',
+    model.folder,
+  ]);
+  const problems = models.flatMap(({ name, problem }) => (problem === null ? [] : [`${name}: ${problem}`]));
+  return [
+    ...textTable([['NAME', 'ID', 'SIZE', 'WEIGHTS', 'TILES', 'KIND', 'SERVED', 'WHERE'], ...rows]),
+    ...problems,
+  ].join('\n');
+}
