@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, type FileSystem } from '../pack/file-system.ts';
+import { GgufCheckpoint } from './gguf/gguf-checkpoint.ts';
 import { SafetensorsCheckpoint } from './safetensors-checkpoint.ts';
 import type { MatrixRows } from './stored-rows.ts';
 
@@ -43,6 +44,7 @@ const PICKLE_NAMES = [
 /** Opens the checkpoint at `path`. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, UNSUPPORTED_MODEL or DISK_READ. */
 export async function openCheckpoint(fileSystem: FileSystem, path: string): Promise<Checkpoint> {
   if (PICKLES.test(path) && (await isFile(fileSystem, path))) throw refusedPickle(path);
+  if (/\.gguf$/i.test(path) && (await isFile(fileSystem, path))) return GgufCheckpoint.open(fileSystem, path);
   if (path.endsWith('.safetensors') && (await isFile(fileSystem, path)))
     throw new PotluckError(
       'PACK_NOT_FOUND',
