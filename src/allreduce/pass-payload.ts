@@ -5,7 +5,7 @@ import type { OutgoingFrame } from './frame.ts';
 
 /**
  * Payload of a PASS frame, in 4-byte words: tokens T, sequences S, logit rows R, width W; positions [T]; sequence of
- * each token [T]; pages of each sequence [S]; page ids, one sequence after another; logit rows [R]; residual [T, W] float32.
+ * each token [T]; length that counts for its rotation [T]; pages of each sequence [S]; page ids, one sequence after another; logit rows [R]; residual [T, W] float32.
  */
 
 const PRELUDE_WORDS = 4;
@@ -28,14 +28,14 @@ const mostPages = (limits: PassLimits): number =>
 export const mostPassBytes = (limits: PassLimits): number =>
   4 *
   (PRELUDE_WORDS +
-    limits.maxTokens * (3 + mostPages(limits)) +
+    limits.maxTokens * (4 + mostPages(limits)) +
     limits.maxLogitRows +
     limits.maxTokens * limits.width);
 
 /** Payload bytes of the PASS frame of `batch`. */
 export function passBytes(batch: Batch, width: number): number {
   const tokens = batch.positions.length;
-  let words = PRELUDE_WORDS + tokens * (2 + width) + batch.pageTables.length + batch.logitRows.length;
+  let words = PRELUDE_WORDS + tokens * (3 + width) + batch.pageTables.length + batch.logitRows.length;
   for (const pages of batch.pageTables) words += pages.length;
   return 4 * words;
 }
@@ -55,6 +55,7 @@ export function encodePass(frame: OutgoingFrame, batch: Batch, residual: Float32
   };
   put(batch.positions);
   put(batch.sequences);
+  put(batch.lengths);
   for (const pages of batch.pageTables) ints[at++] = pages.length;
   for (const pages of batch.pageTables) put(pages);
   put(batch.logitRows);
@@ -82,7 +83,7 @@ export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass
   requireRange('sequences', sequences, 1, tokens);
   requireRange('logit rows', rows, 0, Math.min(tokens, limits.maxLogitRows));
   requireRange('width', width, limits.width, limits.width);
-  const fixedWords = PRELUDE_WORDS + tokens * (2 + width) + sequences + rows;
+  const fixedWords = PRELUDE_WORDS + tokens * (3 + width) + sequences + rows;
   if (words.length < fixedWords) throw invalid('is shorter than its counts say');
   let at = PRELUDE_WORDS;
   const take = (count: number): Int32Array => {
@@ -91,6 +92,7 @@ export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass
   };
   const positions = take(tokens);
   const sequenceOf = take(tokens);
+  const lengths = take(tokens);
   const pageCounts = take(sequences);
   let pages = 0;
   for (const count of pageCounts) {
@@ -99,14 +101,14 @@ export function decodePass(payload: Uint8Array, limits: PassLimits): DecodedPass
   }
   if (words.length !== fixedWords + pages) throw invalid('is not as long as its counts say');
   const pageTables = Array.from(pageCounts, count => take(count));
-  const batch: Batch = { positions, sequences: sequenceOf, pageTables, logitRows: take(rows) };
+  const batch: Batch = { positions, sequences: sequenceOf, lengths, pageTables, logitRows: take(rows) };
   const residual = new Float32Array(payload.buffer, payload.byteOffset + at * 4, tokens * width);
   checkBatch(batch, limits);
   return { batch, residual };
 }
 
 function checkBatch(batch: Batch, limits: PassLimits): void {
-  const { positions, sequences, pageTables, logitRows } = batch;
+  const { positions, sequences, lengths, pageTables, logitRows } = batch;
   for (const pages of pageTables) for (const page of pages) requireRange('page', page, 0, limits.kvPages - 1);
   const last = new Int32Array(pageTables.length).fill(-1);
   for (let t = 0; t < positions.length; t++) {
@@ -114,6 +116,7 @@ function checkBatch(batch: Batch, limits: PassLimits): void {
     const position = positions[t]!;
     requireRange('sequence of a token', sequence, 0, pageTables.length - 1);
     requireRange('position', position, last[sequence]! + 1, limits.context - 1);
+    requireRange('length', lengths[t]!, position + 1, limits.context);
     if (position >= pageTables[sequence]!.length * PAGE_POSITIONS)
       throw invalid(`has position ${position} in a sequence of ${pageTables[sequence]!.length} pages`);
     last[sequence] = position;

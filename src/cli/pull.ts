@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { releaseLock, takeLock } from '../daemon/process-lock.ts';
 import { TIMERS } from '../daemon/timers.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { findArchitecture } from '../model/architecture.ts';
+import { findArchitecture } from '../model/architectures.ts';
 import { writing } from '../pack/file-system.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
 import { PACK_NAME } from '../pack/read-manifest.ts';

@@ -20,8 +20,9 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import { Embedding } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
-import { paddedVocabulary } from '../pack/tile-shape.ts';
+import { paddedVocabulary, tileBytes } from '../pack/tile-shape.ts';
 import { choosePinned, leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
+import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.ts';
 import { Window } from '../window-scheduler/window.ts';
 import { accountMemory, type MemoryAccount, type ProcessBytes } from './memory-account.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
@@ -133,19 +134,26 @@ export class PlanHost {
   }
 
   async #openDevice(model: LocalModel, tiles: DeviceTiles, resources: (() => Promise<void> | void)[]) {
-    const { backend, memory, windowBytes } = this.#options;
+    const { backend, memory } = this.#options;
     const { manifest } = model;
-    const order = tiles.order.map(tile => ({ tile, bytes: manifest.tiles[tile]!.bytes }));
+    const order = tiles.order
+      .filter(tile => manifest.tiles[tile]!.kind !== 'expert')
+      .map(tile => ({ tile, bytes: manifest.tiles[tile]!.bytes }));
+    const expertBytes = tiles.expert.flat().length * tileBytes(manifest.shape, 'expert');
+    const leastExperts = leastExpertBytes(manifest.shape, expertBytes);
+    const windowTotal = order.reduce((sum, { bytes }) => sum + bytes, 0);
     const { account, kvPages } = accountMemory({
       budget: memory,
-      windowBytes,
+      windowBytes: this.#options.windowBytes,
       shape: manifest.shape,
       attentionTiles: attentionTileCount(tiles),
-      tileBytes: order.reduce((sum, { bytes }) => sum + bytes, 0),
-      leastWindow: leastWindowBytes(order),
+      tileBytes: windowTotal + expertBytes,
+      leastWindow: leastWindowBytes(order) + leastExperts,
       processBytes: this.#options.processBytes.now(),
     });
-    const pinning = choosePinned(order, account.weights);
+    // A tile of the window is read in every pass, one of an expert only in some: the window comes first.
+    const windowBytes = Math.min(windowTotal, account.weights - leastExperts);
+    const pinning = choosePinned(order, windowBytes);
     const keep = (bytes: number) => {
       const buffer = backend.allocate(Math.max(4096, bytes));
       resources.push(() => backend.release(buffer));
@@ -164,7 +172,17 @@ export class PlanHost {
       now: microseconds,
       deadline: READ_DEADLINE,
     });
-    const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, kvPages });
+    const experts =
+      expertBytes === 0
+        ? null
+        : new ExpertCache({
+            memory: weights,
+            offset: windowBytes,
+            bytes: Math.min(expertBytes, account.weights - windowBytes),
+            tileBytes: tileBytes(manifest.shape, 'expert'),
+            source,
+          });
+    const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, experts, kvPages });
     resources.push(() => device.close());
     await window.start();
     return { device, account, source };

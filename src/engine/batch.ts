@@ -66,5 +66,5 @@ function cut(s: Sequence, most: number, rows: number): PassSequence {
     if (logitsAt.length === rows) end = p;
     else logitsAt.push(p - start);
   }
-  return { pages: s.table!.pages, start, tokens: s.tokens.slice(start, end), logitsAt };
+  return { pages: s.table!.pages, length: s.length, start, tokens: s.tokens.slice(start, end), logitsAt };
 }

@@ -1,5 +1,6 @@
 import type { Backend, BackendModel, RunStats } from '../kernels/backend.ts';
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
+import type { ExpertCache } from '../window-scheduler/expert-cache.ts';
 import type { Window } from '../window-scheduler/window.ts';
 import { attentionTileCount, type DeviceTiles, passLimits, tileSlots } from './device-tiles.ts';
 
@@ -12,6 +13,8 @@ export interface DevicePassOptions {
   /** Memory that the window places tiles in. */
   readonly weights: ArrayBuffer;
   readonly window: Window;
+  /** Null where this device has no expert tiles. */
+  readonly experts: ExpertCache | null;
   readonly kvPages: number;
 }
 
@@ -21,6 +24,7 @@ export class DevicePass {
   readonly tiles: DeviceTiles;
   readonly slots: ReadonlyMap<number, number>;
   readonly window: Window;
+  readonly experts: ExpertCache | null;
   readonly model: BackendModel;
   readonly kvPages: number;
   /** Tile outputs that did not fit their fixed-point range, since the plan began. */
@@ -34,6 +38,7 @@ export class DevicePass {
     this.tiles = tiles;
     this.slots = tileSlots(manifest, tiles);
     this.window = options.window;
+    this.experts = options.experts;
     this.kvPages = options.kvPages;
     this.model = options.backend.openModel({
       shape: manifest.shape,
@@ -45,6 +50,13 @@ export class DevicePass {
     });
   }
 
+  /** This device's tiles of the experts that the router picked for tokens of the pass, in layer `layer`; rising. */
+  pickedTiles(layer: number, tokens: number): number[] {
+    const perToken = this.shape.experts!.perToken;
+    const picked = new Set(this.model.pass.routes.subarray(0, tokens * perToken));
+    return this.tiles.expert[layer]!.filter(tile => picked.has(this.slots.get(tile)!));
+  }
+
   count(stats: RunStats): void {
     this.saturated += stats.saturated;
     this.computeMicroseconds += stats.computeMicroseconds;
@@ -52,6 +64,7 @@ export class DevicePass {
 
   async close(): Promise<void> {
     await this.window.close();
+    await this.experts?.close();
     this.model.close();
   }
 }

@@ -1,10 +1,11 @@
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
-import { paddedVocabulary } from '../pack/tile-shape.ts';
+import { paddedVocabulary, tilesPerExpert } from '../pack/tile-shape.ts';
 
 /** The tiles that one device computes, by half layer, as indices into the manifest; each list rises. */
 export interface DeviceTiles {
   readonly attention: readonly (readonly number[])[];
   readonly ffn: readonly (readonly number[])[];
+  readonly expert: readonly (readonly number[])[];
   readonly head: readonly number[];
   /** All of them in execution order. */
   readonly order: readonly number[];
@@ -12,25 +13,26 @@ export interface DeviceTiles {
 
 /** Sorts `tiles` (indices into the manifest) into half layers. */
 export function deviceTiles(manifest: Manifest, tiles: readonly number[]): DeviceTiles {
-  const attention: number[][] = Array.from({ length: manifest.shape.layers }, () => []);
-  const ffn: number[][] = Array.from({ length: manifest.shape.layers }, () => []);
+  const byLayer = (): number[][] => Array.from({ length: manifest.shape.layers }, () => []);
+  const layers = { attention: byLayer(), ffn: byLayer(), expert: byLayer() };
   const head: number[] = [];
   const order = [...tiles].sort((a, b) => a - b);
   for (const tile of order) {
     const { kind, layer } = manifest.tiles[tile]!;
     if (kind === 'head') head.push(tile);
-    else (kind === 'attention' ? attention : ffn)[layer]!.push(tile);
+    else layers[kind][layer]!.push(tile);
   }
-  return { attention, ffn, head, order };
+  return { ...layers, head, order };
 }
 
-/** Where a kernel finds what belongs to a tile: its part of a KV page, or its first vocabulary row. */
+/** Where a kernel finds what belongs to a tile: its part of a KV page, its expert, or its first vocabulary row. */
 export function tileSlots(manifest: Manifest, tiles: DeviceTiles): Map<number, number> {
   const slots = new Map<number, number>();
   let kvSlot = 0;
   for (const tile of tiles.order) {
     const { kind, index } = manifest.tiles[tile]!;
     if (kind === 'attention') slots.set(tile, kvSlot++);
+    else if (kind === 'expert') slots.set(tile, Math.floor(index / tilesPerExpert(manifest.shape)));
     else slots.set(tile, kind === 'head' ? index * manifest.shape.tiling.headRows : 0);
   }
   return slots;

@@ -187,6 +187,7 @@ class PassEngine implements Engine {
       arrival: this.#arrivals++,
       tokens,
       promptLength,
+      length: promptLength,
       reader,
       state: 'waiting',
       fitted: false,
@@ -250,6 +251,7 @@ class PassEngine implements Engine {
     const scheduler = this.#scheduler;
     scheduler.admit();
     scheduler.growTables();
+    scheduler.turnOver(this.#runner.rotationSwitch);
     const batch = planBatch(scheduler.active, this.#runner);
     if (batch.length > 0) await this.#pass(batch);
     else if (scheduler.hasWork) throw new PotluckError('INTERNAL', 'Requests wait and none can go on.');

@@ -3,6 +3,8 @@
 export interface PassSequence {
   /** KV pages of the sequence, by position / PAGE_POSITIONS; covers every position of the pass. */
   readonly pages: Int32Array;
+  /** Positions that count for the rotation of its tokens; those behind it count as many as they are. */
+  readonly length: number;
   /** Position of its first token in this pass. */
   readonly start: number;
   readonly tokens: readonly number[];
@@ -23,6 +25,8 @@ export interface PassRunner {
   readonly kvPages: number;
   readonly context: number;
   readonly vocabulary: number;
+  /** Sequences longer than this rotate all their keys otherwise (see rotationSwitch); Infinity where none does. */
+  readonly rotationSwitch: number;
   /** Runs one pass; one at a time. Returns rows in the order of sequences and their logitsAt.
    *  Rejects with DEVICE_LOST or NOT_READY when the plan changed or broke: wait for `ready()`, then start over. */
   run(sequences: readonly PassSequence[]): Promise<LogitRow[]>;

@@ -1,6 +1,7 @@
 import type { Allreduce } from '../allreduce/allreduce.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { Batch } from '../kernels/backend.ts';
+import { rotationSwitch } from '../kernels/length-frequencies.ts';
 import { PAGE_POSITIONS, paddedVocabulary } from '../pack/tile-shape.ts';
 import type { DevicePass } from './device-pass.ts';
 import type { LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
@@ -66,6 +67,9 @@ export class PlanRunner implements PassRunner {
   }
   get context(): number {
     return this.#active().device.shape.context;
+  }
+  get rotationSwitch(): number {
+    return rotationSwitch(this.#active().device.shape);
   }
   get vocabulary(): number {
     return this.#active().device.shape.vocabulary;
@@ -153,6 +157,7 @@ export function makeBatch(sequences: readonly PassSequence[]): { batch: Batch; i
   const ids: number[] = [];
   const positions: number[] = [];
   const of: number[] = [];
+  const lengths: number[] = [];
   const logitRows: number[] = [];
   sequences.forEach((sequence, index) => {
     for (const at of sequence.logitsAt) logitRows.push(ids.length + at);
@@ -160,6 +165,7 @@ export function makeBatch(sequences: readonly PassSequence[]): { batch: Batch; i
       ids.push(id);
       positions.push(sequence.start + i);
       of.push(index);
+      lengths.push(Math.max(sequence.length, sequence.start + i + 1));
     });
   });
   return {
@@ -167,6 +173,7 @@ export function makeBatch(sequences: readonly PassSequence[]): { batch: Batch; i
     batch: {
       positions: Int32Array.from(positions),
       sequences: Int32Array.from(of),
+      lengths: Int32Array.from(lengths),
       pageTables: sequences.map(s =>
         s.pages.subarray(0, Math.ceil((s.start + s.tokens.length) / PAGE_POSITIONS)),
       ),

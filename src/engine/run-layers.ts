@@ -1,5 +1,5 @@
 import type { Allreduce } from '../allreduce/allreduce.ts';
-import type { Half, Step } from '../kernels/backend.ts';
+import { MOST_EXPERT_TILES, type Step } from '../kernels/backend.ts';
 import type { DevicePass } from './device-pass.ts';
 
 /**
@@ -20,31 +20,41 @@ export async function runLayers(
   tokens: number,
   wantLogits: boolean,
 ): Promise<void> {
-  const program = new Program(device);
+  const program = new Program(device, allreduce, tokens);
   for (let layer = 0; layer < device.shape.layers; layer++) {
-    await halfLayer(program, allreduce, tokens, layer, 'attention');
-    await halfLayer(program, allreduce, tokens, layer, 'ffn');
+    await attentionHalf(program, layer);
+    await ffnHalf(program, layer);
   }
   if (wantLogits) await head(program);
   else device.window.skip(device.tiles.head);
   await program.flush();
 }
 
-async function halfLayer(
-  program: Program,
-  allreduce: Allreduce,
-  tokens: number,
-  layer: number,
-  half: Half,
-): Promise<void> {
-  const { tiles, model, shape } = program.device;
+async function attentionHalf(program: Program, layer: number): Promise<void> {
+  const { tiles, shape } = program.device;
+  const half = 'attention';
   program.add({ op: 'begin', layer, half });
-  await program.eachTile(tiles[half][layer]!, placed => ({ op: 'tiles', layer, half, tiles: placed }));
-  if (!allreduce.alone) {
-    await program.flush();
-    const step = layer * 2 + (half === 'attention' ? 0 : 1);
-    await allreduce.sum(step, model.pass.partial.subarray(0, tokens * shape.width));
-  }
+  if (shape.norms.queryKey === 'whole') await normAllHeads(program, layer);
+  await program.eachTile(tiles.attention[layer]!, placed => ({ op: 'tiles', layer, half, tiles: placed }));
+  await program.sum();
+  program.add({ op: 'end', layer, half });
+}
+
+/** Models that norm all heads as one need the squares of all devices before any device can attend. */
+async function normAllHeads(program: Program, layer: number): Promise<void> {
+  const tiles = program.device.tiles.attention[layer]!;
+  await program.eachTile(tiles, placed => ({ op: 'squares', layer, tiles: placed }));
+  await program.sum();
+  program.add({ op: 'square-norms', layer });
+}
+
+async function ffnHalf(program: Program, layer: number): Promise<void> {
+  const { tiles, shape } = program.device;
+  const half = 'ffn';
+  program.add({ op: 'begin', layer, half });
+  await program.eachTile(tiles.ffn[layer]!, placed => ({ op: 'tiles', layer, half, tiles: placed }));
+  if (shape.layerFeatures[layer]!.experts) await program.eachExpertTile(layer);
+  await program.sum();
   program.add({ op: 'end', layer, half });
 }
 
@@ -57,10 +67,16 @@ async function head(program: Program): Promise<void> {
  *  native call a pass. */
 class Program {
   readonly device: DevicePass;
+  readonly #allreduce: Allreduce;
+  readonly #tokens: number;
   #steps: Step[] = [];
+  /** Sums of this pass so far. */
+  #sums = 0;
 
-  constructor(device: DevicePass) {
+  constructor(device: DevicePass, allreduce: Allreduce, tokens: number) {
     this.device = device;
+    this.#allreduce = allreduce;
+    this.#tokens = tokens;
   }
 
   add(step: Step): void {
@@ -72,6 +88,33 @@ class Program {
     const steps = this.#steps;
     this.#steps = [];
     this.device.count(await this.device.model.run(steps));
+  }
+
+  /** Replaces the partial sums by those over all devices. */
+  async sum(): Promise<void> {
+    if (this.#allreduce.alone) return;
+    await this.flush();
+    const { model, shape } = this.device;
+    await this.#allreduce.sum(this.#sums++, model.pass.partial.subarray(0, this.#tokens * shape.width));
+  }
+
+  /** Adds a step for those of a layer's expert tiles that the router picked for some token, as the cache has them. */
+  async eachExpertTile(layer: number): Promise<void> {
+    await this.flush(); // the router has picked then
+    const { experts, slots } = this.device;
+    let wanted = this.device.pickedTiles(layer, this.#tokens);
+    while (wanted.length > 0) {
+      const ready = await experts!.take(wanted, MOST_EXPERT_TILES);
+      const placed = ready.map(({ tile, offset }) => ({ offset, slot: slots.get(tile)! }));
+      this.add({ op: 'expert-tiles', layer, tiles: placed });
+      try {
+        await this.flush();
+      } finally {
+        experts!.release(ready.map(({ tile }) => tile));
+      }
+      const done = new Set(ready.map(({ tile }) => tile));
+      wanted = wanted.filter(tile => !done.has(tile));
+    }
   }
 
   /** Adds a step for the tiles as the window has them ready, and gives streamed ones back once computed. */

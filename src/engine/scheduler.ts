@@ -131,6 +131,15 @@ export class Scheduler {
     }
   }
 
+  /** Sequences that grew over a length at which rotations change start over from their tokens, in the pages they have. */
+  turnOver(length: number): void {
+    for (const sequence of this.active) {
+      if (sequence.tokens.length <= length || sequence.length > length) continue;
+      sequence.length = length + 1;
+      sequence.cached = 0;
+    }
+  }
+
   #preempt(sequence: Sequence): void {
     this.preemptions++;
     this.#backToWaiting(sequence);

@@ -31,6 +31,8 @@ export interface Sequence {
   /** All tokens, prompt first; grows as the answer does. */
   readonly tokens: readonly number[];
   readonly promptLength: number;
+  /** Positions that count for the rotation of its tokens, see PassSequence. */
+  length: number;
   readonly reader: LogitReader;
   state: 'waiting' | 'active' | 'done';
   /** True once the reader was asked to fit the plan in force. */

@@ -12,13 +12,12 @@ export interface Addon extends DiskAddon, KernelTests, LimitPrograms {
   /** Ends the threads. Throws while a job runs. */
   closePool(pool: NativePool): void;
   /**
-   * numbers: see `shapeNumbers` in native-backend.ts. constants: constantsFloats float32, copied. weights: memory of
-   * `allocate`, in use until closeModel. The three buffers are memory of `allocate` too, in use until closeModel.
+   * numbers: see `shapeNumbers` in shape-numbers.ts. constants: constantsFloats float32, copied. weights: memory of
+   * `allocate`, in use until closeModel. The four buffers are memory of `allocate` too, in use until closeModel.
    */
   createModel(
     pool: NativePool,
     numbers: Float64Array,
-    ropeFrequencies: Float64Array,
     constants: ArrayBuffer,
     weights: ArrayBuffer,
   ): {
@@ -29,11 +28,16 @@ export interface Addon extends DiskAddon, KernelTests, LimitPrograms {
     partial: ArrayBuffer;
     /** [maxLogitRows, paddedVocabulary] float32 */
     logits: ArrayBuffer;
+    /** [maxTokens, experts of a token] int32 */
+    routes: ArrayBuffer;
   };
   closeModel(model: NativeModel): void;
   /** Copies the constants anew. Throws while the model runs. */
   setConstants(model: NativeModel, constants: ArrayBuffer): void;
-  /** Page table i is pages[pageTableStarts[i] .. pageTableStarts[i + 1]]. */
+  /**
+   * Page table i is pages[pageTableStarts[i] .. pageTableStarts[i + 1]]. Token t turns by row lengths[t] of frequencies,
+   * [rows, pairs of all rotations].
+   */
   setBatch(
     model: NativeModel,
     positions: Int32Array,
@@ -41,6 +45,8 @@ export interface Addon extends DiskAddon, KernelTests, LimitPrograms {
     pages: Int32Array,
     pageTableStarts: Int32Array,
     logitRows: Int32Array,
+    lengths: Int32Array,
+    frequencies: Float64Array,
   ): void;
   /** program: words of `encodeProgram`. */
   run(model: NativeModel, program: Float64Array): Promise<{ computeMicroseconds: number; saturated: number }>;
@@ -115,6 +121,8 @@ export interface KernelTests {
   testRope(kernel: string, x: Float32Array, position: number, frequencies: Float32Array, scale: number): void;
   testExp(kernel: string, x: Float32Array, y: Float32Array): void;
   testSilu(kernel: string, gate: Float32Array, up: Float32Array, h: Float32Array): void;
+  testGelu(kernel: string, gate: Float32Array, up: Float32Array, h: Float32Array): void;
+  testSoftCap(kernel: string, x: Float32Array, cap: number): void;
   /** Returns how many were saturated. */
   testFixed(kernel: string, v: Float32Array, scale: Float32Array, limit: number, partial: Int32Array): number;
   testResidual(kernel: string, residual: Float32Array, partial: Int32Array, inverse: Float32Array): void;
@@ -127,6 +135,8 @@ export interface KernelTests {
     kv: Uint16Array,
     pages: Int32Array,
     positions: number,
+    first: number,
+    softCap: number,
     out: Float32Array,
   ): void;
   testAttentionFloat(
@@ -137,6 +147,8 @@ export interface KernelTests {
     kv: Float32Array,
     pages: Int32Array,
     positions: number,
+    first: number,
+    softCap: number,
     out: Float32Array,
   ): void;
 }

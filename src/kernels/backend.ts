@@ -5,6 +5,9 @@ import type { ModelShape } from '../pack/manifest.ts';
  * onnxruntime (close, not exact). A pass is a list of steps over buffers that the backend owns.
  */
 
+/** Most tiles of one expert-tiles step. */
+export const MOST_EXPERT_TILES = 32;
+
 export type Half = 'attention' | 'ffn';
 
 /** A tile that is in memory now. */
@@ -12,12 +15,12 @@ export interface PlacedTile {
   /** Byte offset in the weights memory. */
   readonly offset: number;
   /** attention: place among the attention tiles of this device (selects its part of a KV page). ffn: unused, 0.
-   *  head: first vocabulary row of the tile. */
+   *  expert: number of the expert. head: first vocabulary row of the tile. */
   readonly slot: number;
 }
 
 export type Step =
-  /** Normalize and quantize the residual [tokens, width] for a half layer; clear `partial`. */
+  /** Normalize and quantize the residual [tokens, width] for a half layer; clear `partial`; route tokens to experts. */
   | { readonly op: 'begin'; readonly layer: number; readonly half: Half }
   /** Add the outputs of tiles, as fixed point, to `partial`. */
   | {
@@ -26,6 +29,12 @@ export type Step =
       readonly half: Half;
       readonly tiles: readonly PlacedTile[];
     }
+  /** Adds the outputs of expert tiles for the tokens that `begin` routed to their experts; at most MOST_EXPERT_TILES. */
+  | { readonly op: 'expert-tiles'; readonly layer: number; readonly tiles: readonly PlacedTile[] }
+  /** Adds sums of squares of the queries and keys of tiles to `partial`, where all heads are normed as one. */
+  | { readonly op: 'squares'; readonly layer: number; readonly tiles: readonly PlacedTile[] }
+  /** Makes norms of those sums (by now over all devices) and clears `partial`. */
+  | { readonly op: 'square-norms'; readonly layer: number }
   /** Add `partial` (by now the sum over all devices) to the residual. */
   | { readonly op: 'end'; readonly layer: number; readonly half: Half }
   /** Final norm of the rows whose logits are wanted. */
@@ -43,6 +52,8 @@ export interface Batch {
   readonly pageTables: readonly Int32Array[];
   /** Tokens whose logits are wanted, rising; [logitRows]. */
   readonly logitRows: Int32Array;
+  /** Positions of the sequence that count for the token's rotation (see LongRotation), its own included; [tokens]. */
+  readonly lengths: Int32Array;
 }
 
 export interface PassBuffers {
@@ -54,6 +65,8 @@ export interface PassBuffers {
   readonly partial: Int32Array;
   /** [maxLogitRows, paddedVocabulary] float32. */
   readonly logits: Float32Array;
+  /** Experts of each token in the layer that began last, likeliest first; [maxTokens, experts of a token] int32. */
+  readonly routes: Int32Array;
 }
 
 export interface RunStats {

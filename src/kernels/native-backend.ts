@@ -1,8 +1,9 @@
 import { PotluckError } from '../errors/errors.ts';
-import type { ModelShape } from '../pack/manifest.ts';
 import type { Addon, NativeModel, NativePool } from './addon.ts';
 import type { Backend, BackendModel, Batch, ModelMemory, PassBuffers, RunStats, Step } from './backend.ts';
+import { LengthFrequencies } from './length-frequencies.ts';
 import { encodeProgram } from './program.ts';
+import { shapeNumbers } from './shape-numbers.ts';
 
 /**
  * The backend of the native addon: exact, the same bits on every processor and in every plan.
@@ -27,57 +28,28 @@ export function createNativeBackend(addon: Addon, options: { threads: number; ke
   };
 }
 
-/** The numbers of a model in the order of src/kernels/native/shape_args.h. */
-export function shapeNumbers(
-  s: ModelShape,
-  limits: Pick<ModelMemory, 'attentionTiles' | 'kvPages' | 'maxTokens' | 'maxLogitRows'>,
-): Float64Array {
-  return Float64Array.of(
-    s.weights === 'w4' ? 0 : 1,
-    s.width,
-    s.layers,
-    s.queryHeads,
-    s.kvHeads,
-    s.headDim,
-    s.ffnWidth,
-    s.vocabulary,
-    s.context,
-    s.normEpsilon,
-    s.tiling.partsPerKvHead,
-    s.tiling.ffnColumns,
-    s.tiling.headRows,
-    limits.attentionTiles,
-    limits.kvPages,
-    limits.maxTokens,
-    limits.maxLogitRows,
-  );
-}
-
 class NativeBackendModel implements BackendModel {
   readonly pass: PassBuffers;
   readonly #addon: Addon;
   readonly #model: NativeModel;
+  readonly #angles: LengthFrequencies;
   #closed = false;
 
   constructor(addon: Addon, pool: NativePool, memory: ModelMemory) {
     this.#addon = addon;
     const { shape, maxTokens, maxLogitRows } = memory;
     const opened = native(() =>
-      addon.createModel(
-        pool,
-        shapeNumbers(shape, memory),
-        Float64Array.from(shape.ropeFrequencies),
-        memory.constants,
-        memory.weights,
-      ),
+      addon.createModel(pool, shapeNumbers(shape, memory), memory.constants, memory.weights),
     );
     this.#model = opened.model;
+    this.#angles = new LengthFrequencies(shape);
     this.pass = {
       maxTokens,
       maxLogitRows,
       residual: new Float32Array(opened.residual),
       partial: new Int32Array(opened.partial),
       logits: new Float32Array(opened.logits),
+      routes: new Int32Array(opened.routes),
     };
   }
 
@@ -90,7 +62,17 @@ class NativeBackendModel implements BackendModel {
     batch.pageTables.forEach((table, i) => {
       pages.set(table, starts[i]);
     });
-    this.#addon.setBatch(this.#model, batch.positions, batch.sequences, pages, starts, batch.logitRows);
+    const { rows, frequencies } = this.#angles.of(batch.lengths);
+    this.#addon.setBatch(
+      this.#model,
+      batch.positions,
+      batch.sequences,
+      pages,
+      starts,
+      batch.logitRows,
+      rows,
+      frequencies,
+    );
   }
 
   setConstants(constants: ArrayBuffer): void {
@@ -105,13 +87,13 @@ class NativeBackendModel implements BackendModel {
     }
   }
 
-  /** The three pass buffers are detached. */
+  /** The pass buffers are detached. */
   close(): void {
     if (this.#closed) return;
     native(() => this.#addon.closeModel(this.#model));
     this.#closed = true;
-    const { residual, partial, logits } = this.pass;
-    for (const view of [residual, partial, logits]) this.#addon.release(view.buffer as ArrayBuffer);
+    const { residual, partial, logits, routes } = this.pass;
+    for (const view of [residual, partial, logits, routes]) this.#addon.release(view.buffer as ArrayBuffer);
   }
 }
 

@@ -22,6 +22,7 @@ import type {
   RunStats,
   Step,
 } from './backend.ts';
+import { refuseFeatures } from './onnx-features.ts';
 import { KvStore } from './onnx-kv-store.ts';
 import {
   addFixedPoint,
@@ -79,6 +80,7 @@ class OnnxModel implements BackendModel {
     sequences: new Int32Array(0),
     pageTables: [],
     logitRows: new Int32Array(0),
+    lengths: new Int32Array(0),
   };
   #rotations: Rotations = rotationsOf(new Int32Array(0), []);
   /** Normalized activations; [maxTokens, paddedWidth] float32, zero in the padding. */
@@ -87,6 +89,7 @@ class OnnxModel implements BackendModel {
 
   constructor(ort: OrtModule, options: OnnxBackendOptions, memory: ModelMemory) {
     const { shape, maxTokens, maxLogitRows } = memory;
+    refuseFeatures(shape);
     this.#memory = memory;
     this.#now = options.now ?? (() => 0);
     const limit = options.cacheBytes ?? DEFAULT_CACHE_BYTES;
@@ -101,6 +104,7 @@ class OnnxModel implements BackendModel {
       residual: new Float32Array(maxTokens * shape.width),
       partial: new Int32Array(maxTokens * shape.width),
       logits: new Float32Array(maxLogitRows * paddedVocabulary(shape)),
+      routes: new Int32Array(0),
     };
   }
 
@@ -112,8 +116,9 @@ class OnnxModel implements BackendModel {
       sequences: batch.sequences.slice(),
       pageTables: batch.pageTables.map(pages => pages.slice()),
       logitRows: batch.logitRows.slice(),
+      lengths: batch.lengths.slice(),
     };
-    this.#rotations = rotationsOf(batch.positions, this.#memory.shape.ropeFrequencies);
+    this.#rotations = rotationsOf(batch.positions, this.#memory.shape.rotations[0]!.frequencies);
   }
 
   setConstants(constants: ArrayBuffer): void {
@@ -168,6 +173,8 @@ class OnnxModel implements BackendModel {
       case 'head-tiles':
         for (const tile of step.tiles) await this.#headTile(tile);
         return 0;
+      default:
+        throw new RangeError(`the step ${step.op} is of features that were refused`);
     }
   }
 
@@ -217,7 +224,7 @@ class OnnxModel implements BackendModel {
     if (slot < 0 || slot >= attentionTiles)
       throw new RangeError(`tile slot: ${slot} is not from 0 to ${attentionTiles - 1}`);
     const { positions, sequences, pageTables } = this.#batch;
-    const { headDim } = shape;
+    const { headDim, scoreScale } = shape;
     const heads = tileQueryHeads(shape);
     const [q, k] = this.#attentionPanels;
     const outStride = roundUp(heads * headDim, 32);
@@ -227,7 +234,7 @@ class OnnxModel implements BackendModel {
       const key = row + q!.paddedRows;
       const pages = pageTables[sequences[t]!]!;
       for (let h = 0; h < heads; h++)
-        rotateHead(projected, row + h * headDim, headDim, this.#rotations, t, 1 / Math.sqrt(headDim));
+        rotateHead(projected, row + h * headDim, headDim, this.#rotations, t, scoreScale);
       rotateHead(projected, key, headDim, this.#rotations, t, 1);
       this.#kv.put(pages, position, slot, projected, key, key + k!.paddedRows);
       for (let h = 0; h < heads; h++)

@@ -1,7 +1,16 @@
 import type { Half, PlacedTile, Step } from './backend.ts';
 
 /** Numbers of src/kernels/native/program.h. */
-const OPS = { begin: 0, tiles: 1, end: 2, 'head-begin': 3, 'head-tiles': 4 } as const;
+const OPS = {
+  begin: 0,
+  tiles: 1,
+  end: 2,
+  'head-begin': 3,
+  'head-tiles': 4,
+  'expert-tiles': 5,
+  squares: 6,
+  'square-norms': 7,
+} as const;
 const HALVES: Record<Half, number> = { attention: 0, ffn: 1 };
 /** op, layer, half, tiles */
 const STEP_WORDS = 4;
@@ -10,8 +19,10 @@ const TILE_WORDS = 2;
 
 const NO_TILES: readonly PlacedTile[] = [];
 
-const tilesOf = (step: Step): readonly PlacedTile[] =>
-  step.op === 'tiles' || step.op === 'head-tiles' ? step.tiles : NO_TILES;
+const tilesOf = (step: Step): readonly PlacedTile[] => ('tiles' in step ? step.tiles : NO_TILES);
+
+const halfOf = (step: Step): Half =>
+  'half' in step ? step.half : step.op === 'expert-tiles' ? 'ffn' : 'attention';
 
 /** Steps as numbers, for the addon, which checks every one of them. */
 export function encodeProgram(steps: readonly Step[]): Float64Array {
@@ -21,10 +32,9 @@ export function encodeProgram(steps: readonly Step[]): Float64Array {
   let at = 0;
   for (const step of steps) {
     const tiles = tilesOf(step);
-    const inLayer = step.op === 'begin' || step.op === 'tiles' || step.op === 'end';
     program[at++] = OPS[step.op];
-    program[at++] = inLayer ? step.layer : 0;
-    program[at++] = inLayer ? HALVES[step.half] : 0;
+    program[at++] = 'layer' in step ? step.layer : 0;
+    program[at++] = HALVES[halfOf(step)];
     program[at++] = tiles.length;
     for (const tile of tiles) {
       program[at++] = tile.offset;

@@ -5,20 +5,18 @@ import type { Manifest, ModelShape, Tiling, WeightFormat } from '../pack/manifes
 import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
 import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
-import { constantOffset, constantsFloats, embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
-import {
-  type Architecture,
-  findArchitecture,
-  type LayerMatrix,
-  layerTensor,
-  type ModelConfig,
-} from './architecture.ts';
+import { embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
+import type { Architecture, ModelConfig } from './architecture.ts';
+import { findArchitecture } from './architectures.ts';
 import { CALIBRATION_TOKENS, calibrate } from './calibrate.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import { specialTokens } from './checkpoint-tokens.ts';
-import { cutAttentionTile, cutFfnTile, cutHeadTile, type ReadRows } from './cut-tiles.ts';
+import { cutLayer } from './cut-layer.ts';
+import { cutHeadTile, type ReadRows } from './cut-tiles.ts';
 import { chooseTiling } from './cut-tiling.ts';
 import { Embedding } from './embedding.ts';
+import { readConstants } from './layer-constants.ts';
+import { LayerReader } from './layer-tensors.ts';
 import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
 
 /** Files of the tokenizer; those that a checkpoint has go into the pack as they are. */
@@ -85,14 +83,13 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
   try {
     const { configPath } = checkpoint;
     const architecture = findArchitecture(checkpoint.config, configPath);
-    const config = architecture.readConfig(checkpoint.config, configPath);
+    const config = withPrecision(
+      architecture.readConfig(checkpoint.config, configPath),
+      options.ropePrecision ?? 'float32',
+    );
     const shape: ModelShape = {
       ...config.shape,
       weights: options.weights,
-      ropeFrequencies:
-        options.ropePrecision === 'bfloat16'
-          ? config.shape.ropeFrequencies.map(frequency => bf16ToFloat(floatToBf16(frequency)))
-          : config.shape.ropeFrequencies,
       tiling: chooseTiling(config.shape, options.tiling),
     };
     checkShape(shape, configPath);
@@ -115,25 +112,31 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
   }
 }
 
+/** A config with RoPE frequencies, and what else transformers has in buffers, as they are kept. */
+function withPrecision(config: ModelConfig, precision: RopePrecision): ModelConfig {
+  if (precision === 'float32') return config;
+  const round = (value: number) => bf16ToFloat(floatToBf16(value));
+  const rotations = config.shape.rotations.map(rotation => ({
+    ...rotation,
+    frequencies: rotation.frequencies.map(round),
+  }));
+  const { embeddingScale: scale } = config.shape;
+  const embeddingScale = config.bufferedScale ? round(scale) : scale;
+  return { ...config, shape: { ...config.shape, rotations, embeddingScale } };
+}
+
 /** Compares the shape of every tensor before anything is written. */
-function checkTensors(checkpoint: Checkpoint, a: Architecture, { shape: s, tiedHead }: ModelConfig): void {
-  checkpoint.expect(a.embedding, [s.vocabulary, s.width]);
-  if (!tiedHead) checkpoint.expect(a.head, [s.vocabulary, s.width]);
-  checkpoint.expect(a.finalNorm, [s.width]);
-  const shapes: Record<keyof Architecture['layer'], number[]> = {
-    attentionNorm: [s.width],
-    query: [s.queryHeads * s.headDim, s.width],
-    key: [s.kvHeads * s.headDim, s.width],
-    value: [s.kvHeads * s.headDim, s.width],
-    output: [s.width, s.queryHeads * s.headDim],
-    ffnNorm: [s.width],
-    gate: [s.ffnWidth, s.width],
-    up: [s.ffnWidth, s.width],
-    down: [s.width, s.ffnWidth],
-  };
+function checkTensors(
+  checkpoint: Checkpoint,
+  architecture: Architecture,
+  { shape: s, tiedHead }: ModelConfig,
+): void {
+  const { names } = architecture;
+  checkpoint.expect(names.embedding, [s.vocabulary, s.width]);
+  if (!tiedHead) checkpoint.expect(names.head, [s.vocabulary, s.width]);
+  checkpoint.expect(names.finalNorm, [s.width]);
   for (let layer = 0; layer < s.layers; layer++)
-    for (const what of Object.keys(shapes) as (keyof typeof shapes)[])
-      checkpoint.expect(layerTensor(a, what, layer), shapes[what]);
+    new LayerReader(checkpoint, architecture, s, layer).check(s.experts?.count ?? 0);
 }
 
 async function writePack(build: Build): Promise<Manifest> {
@@ -150,7 +153,7 @@ async function writePack(build: Build): Promise<Manifest> {
     generationConfig: await checkpoint.readJson('generation_config.json', PACK_FILE_BYTES),
   };
   const special = specialTokens(files, config, shape.vocabulary);
-  const constants = await readNorms(build);
+  const constants = await readConstants(checkpoint, build.architecture, config, shape);
   const tokens = calibrationTokens(options.calibrationTokens, special.beginToken, shape);
   await calibratePack(build, constants, tokens);
   await writer.setConstants(constants);
@@ -169,7 +172,7 @@ async function writeEmbedding({ options, checkpoint, architecture, shape, writer
   const values = new Float32Array(shape.width);
   for (let first = 0; first < shape.vocabulary; first += atOnce) {
     const rows = Math.min(atOnce, shape.vocabulary - first);
-    const stored = await checkpoint.readRows(architecture.embedding, first, rows);
+    const stored = await checkpoint.readRows(architecture.names.embedding, first, rows);
     const bytes = new Uint8Array(rows * rowBytes);
     for (let row = 0; row < rows; row++) {
       stored.copy(row, 0, shape.width, values);
@@ -194,35 +197,12 @@ async function writeTiles({
     options.onProgress?.({ stage: 'cut', done: ++done, total });
   };
   for (let layer = 0; layer < shape.layers; layer++) {
-    const rowsOf = (what: LayerMatrix): ReadRows => {
-      const tensor = layerTensor(architecture, what, layer);
-      return (first, count) => checkpoint.readRows(tensor, first, count);
-    };
-    const output = await rowsOf('output')(0, shape.width);
-    const attention = { query: rowsOf('query'), key: rowsOf('key'), value: rowsOf('value'), output };
-    for (let i = 0; i < tileCount(shape, 'attention'); i++)
-      await add(await cutAttentionTile(shape, attention, i));
-    const down = await rowsOf('down')(0, shape.width);
-    const ffn = { gate: rowsOf('gate'), up: rowsOf('up'), down };
-    for (let i = 0; i < tileCount(shape, 'ffn'); i++) await add(await cutFfnTile(shape, ffn, i));
+    const reader = new LayerReader(checkpoint, architecture, shape, layer);
+    for await (const tile of cutLayer(shape, layer, reader, config.normOffset)) await add(tile);
   }
-  const head = config.tiedHead ? architecture.embedding : architecture.head;
+  const head = config.tiedHead ? architecture.names.embedding : architecture.names.head;
   const headRows: ReadRows = (first, count) => checkpoint.readRows(head, first, count);
   for (let i = 0; i < tileCount(shape, 'head'); i++) await add(await cutHeadTile(shape, headRows, i));
-}
-
-/** The constants blob with the norms; scales are still 1. */
-async function readNorms({ checkpoint, architecture, shape }: Build): Promise<ArrayBuffer> {
-  const constants = new Float32Array(constantsFloats(shape)).fill(1);
-  const read = async (tensor: string, offset: number) => {
-    const row = await checkpoint.readRows(tensor, 0, 1);
-    row.copy(0, 0, shape.width, constants.subarray(offset, offset + shape.width));
-  };
-  for (let layer = 0; layer < shape.layers; layer++)
-    for (const norm of ['attentionNorm', 'ffnNorm'] as const)
-      await read(layerTensor(architecture, norm, layer), constantOffset(shape, norm, layer));
-  await read(architecture.finalNorm, constantOffset(shape, 'finalNorm'));
-  return constants.buffer;
 }
 
 async function calibratePack(

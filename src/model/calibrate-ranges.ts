@@ -17,10 +17,12 @@ export class TileOutputs {
   readonly #sum: Int32Array;
   /** [width] */
   readonly #most: Float64Array;
-  #tiles = 0;
+  readonly #tiles: number;
 
-  constructor(tokens: number, width: number) {
+  /** `tiles`: how many of the outputs add up for one token. */
+  constructor(tokens: number, width: number, tiles: number) {
     this.#width = width;
+    this.#tiles = tiles;
     this.#sum = new Int32Array(tokens * width);
     this.#most = new Float64Array(width);
   }
@@ -33,7 +35,6 @@ export class TileOutputs {
       this.#sum[i]! += value;
       if (Math.abs(value) > this.#most[j]!) this.#most[j] = Math.abs(value);
     }
-    this.#tiles++;
   }
 
   /** `scales`: those that the outputs were made with; [width]. */

@@ -1,7 +1,21 @@
 import { PotluckError } from '../errors/errors.ts';
-import type { Backend, BackendModel, Half, PlacedTile } from '../kernels/backend.ts';
+import {
+  type Backend,
+  type BackendModel,
+  type Half,
+  MOST_EXPERT_TILES,
+  type PlacedTile,
+  type Step,
+} from '../kernels/backend.ts';
 import type { ModelShape } from '../pack/manifest.ts';
-import { constantOffset, PAGE_POSITIONS, tileBytes, tileCount } from '../pack/tile-shape.ts';
+import {
+  constantOffset,
+  layerTileCount,
+  PAGE_POSITIONS,
+  tileBytes,
+  tileCount,
+  tilesPerExpert,
+} from '../pack/tile-shape.ts';
 import { type ChannelRanges, fixedPointScales, TileOutputs } from './calibrate-ranges.ts';
 
 /** Most tokens of a calibration. */
@@ -42,8 +56,12 @@ export async function calibrate(options: CalibrateOptions): Promise<void> {
   if (tokens.length === 0 || tokens.length > Math.min(CALIBRATION_TOKENS, shape.context))
     throw new PotluckError('INTERNAL', `${tokens.length} calibration tokens.`);
   const attention = tileCount(shape, 'attention');
-  const ffn = tileCount(shape, 'ffn');
-  const weights = backend.allocate(attention * tileBytes(shape, 'attention') + ffn * tileBytes(shape, 'ffn'));
+  const bytes = (kind: 'attention' | 'ffn' | 'expert', tiles: number) => tiles * tileBytes(shape, kind);
+  const weights = backend.allocate(
+    bytes('attention', attention) +
+      bytes('ffn', tileCount(shape, 'ffn')) +
+      bytes('expert', Math.min(MOST_EXPERT_TILES, tileCount(shape, 'expert'))),
+  );
   try {
     const model = backend.openModel({
       shape,
@@ -73,52 +91,94 @@ async function calibrateLayers(
   model.setBatch({
     positions: Int32Array.from(tokens.keys()),
     sequences: new Int32Array(tokens.length),
+    lengths: new Int32Array(tokens.length).fill(tokens.length),
     pageTables: [Int32Array.from({ length: Math.ceil(tokens.length / PAGE_POSITIONS) }, (_, page) => page)],
     logitRows: new Int32Array(0),
   });
   await options.embed(tokens, model.pass.residual);
+  const reader = new LayerTiles(options, weights);
   for (let layer = 0; layer < shape.layers; layer++) {
-    const placed = await placeLayer(options, weights, layer);
-    await calibrateHalf(options, model, layer, 'attention', placed.attention);
-    await calibrateHalf(options, model, layer, 'ffn', placed.ffn);
+    await reader.place(layer);
+    for (const half of ['attention', 'ffn'] as const)
+      await calibrateHalf(options, model, reader, layer, half);
     options.onLayer?.(layer);
   }
 }
 
-/** Reads the tiles of a layer into the weights memory, one behind the other. */
-async function placeLayer(
-  { shape, readTile }: CalibrateOptions,
-  weights: ArrayBuffer,
-  layer: number,
-): Promise<Record<Half, PlacedTile[]>> {
-  const placed: Record<Half, PlacedTile[]> = { attention: [], ffn: [] };
-  let offset = 0;
-  let tile = layer * (tileCount(shape, 'attention') + tileCount(shape, 'ffn'));
-  for (const half of ['attention', 'ffn'] as const) {
-    const bytes = tileBytes(shape, half);
-    for (let index = 0; index < tileCount(shape, half); index++) {
-      await readTile(tile++, new Uint8Array(weights, offset, bytes));
-      placed[half].push({ offset, slot: half === 'attention' ? index : 0 });
-      offset += bytes;
+type Kind = 'attention' | 'ffn' | 'expert';
+
+/** The tiles of one layer: those of its dense parts in memory one behind the other, those of experts some at a time. */
+class LayerTiles {
+  readonly #options: CalibrateOptions;
+  readonly #weights: ArrayBuffer;
+  readonly #dense: Record<'attention' | 'ffn', PlacedTile[]> = { attention: [], ffn: [] };
+  /** Next tile of the pack. */
+  #tile = 0;
+  #firstExpert = 0;
+  #experts = 0;
+  /** Where expert tiles are placed. */
+  #offset = 0;
+
+  constructor(options: CalibrateOptions, weights: ArrayBuffer) {
+    this.#options = options;
+    this.#weights = weights;
+  }
+
+  async place(layer: number): Promise<void> {
+    const { shape } = this.#options;
+    this.#offset = 0;
+    for (const kind of ['attention', 'ffn'] as const) {
+      this.#dense[kind] = [];
+      for (let index = 0; index < layerTileCount(shape, kind, layer); index++) {
+        const slot = kind === 'attention' ? index : 0;
+        this.#dense[kind].push(await this.#read(kind, this.#tile++, slot));
+      }
+    }
+    this.#experts = layerTileCount(shape, 'expert', layer);
+    this.#firstExpert = this.#tile;
+    this.#tile += this.#experts;
+  }
+
+  /** Tiles of a half layer with the kind of step that runs them. */
+  async *parts(half: Half): AsyncGenerator<{ op: 'tiles' | 'expert-tiles'; tiles: PlacedTile[] }> {
+    if (this.#dense[half].length > 0) yield { op: 'tiles', tiles: this.#dense[half] };
+    if (half === 'attention') return;
+    const { shape } = this.#options;
+    const begin = this.#offset;
+    for (let first = 0; first < this.#experts; first += MOST_EXPERT_TILES) {
+      const tiles: PlacedTile[] = [];
+      for (let index = first; index < Math.min(this.#experts, first + MOST_EXPERT_TILES); index++) {
+        const expert = Math.floor(index / tilesPerExpert(shape));
+        tiles.push(await this.#read('expert', this.#firstExpert + index, expert));
+      }
+      this.#offset = begin;
+      yield { op: 'expert-tiles', tiles };
     }
   }
-  return placed;
+
+  async #read(kind: Kind, tile: number, slot: number): Promise<PlacedTile> {
+    const { shape, readTile } = this.#options;
+    const offset = this.#offset;
+    this.#offset += tileBytes(shape, kind);
+    await readTile(tile, new Uint8Array(this.#weights, offset, tileBytes(shape, kind)));
+    return { offset, slot };
+  }
 }
 
 /** Measures a half layer, writes its scales into the constants, and runs it. */
 async function calibrateHalf(
   options: CalibrateOptions,
   model: BackendModel,
+  reader: LayerTiles,
   layer: number,
   half: Half,
-  tiles: readonly PlacedTile[],
 ): Promise<void> {
   const { shape, constants } = options;
   const first = constantOffset(shape, half === 'attention' ? 'attentionScale' : 'ffnScale', layer);
   const scales = new Float32Array(constants, first * 4, shape.width);
   const measureNow = () => {
     model.setConstants(constants);
-    return measure(model, options.tokens.length, layer, half, tiles, scales);
+    return measure(model, options, layer, half, reader, scales);
   };
   const coarse = await measureCoarsely(scales, measureNow);
   const found = coarse && (await measureFinely(scales, coarse, measureNow));
@@ -129,12 +189,34 @@ async function calibrateHalf(
     );
   scales.set(fixedPointScales(found));
   model.setConstants(constants);
-  await model.run([
-    { op: 'begin', layer, half },
-    { op: 'tiles', layer, half, tiles },
-    { op: 'end', layer, half },
-  ]);
+  await begin(model, shape, layer, half, reader);
+  for await (const { op, tiles } of reader.parts(half)) await model.run([partStep(op, layer, half, tiles)]);
+  await model.run([{ op: 'end', layer, half }]);
 }
+
+/** Begins a half layer; where all heads are normed as one, after their squares. */
+async function begin(
+  model: BackendModel,
+  shape: ModelShape,
+  layer: number,
+  half: Half,
+  reader: LayerTiles,
+): Promise<void> {
+  await model.run([{ op: 'begin', layer, half }]);
+  if (half === 'ffn' || shape.norms.queryKey !== 'whole') return;
+  for await (const { tiles } of reader.parts(half))
+    await model.run([
+      { op: 'squares', layer, tiles },
+      { op: 'square-norms', layer },
+    ]);
+}
+
+const partStep = (
+  op: 'tiles' | 'expert-tiles',
+  layer: number,
+  half: Half,
+  tiles: readonly PlacedTile[],
+): Step => (op === 'tiles' ? { op, layer, half, tiles } : { op, layer, tiles });
 
 /** Measures with one scale for all channels, moved until it neither saturates nor sees too little. */
 async function measureCoarsely(
@@ -175,21 +257,28 @@ async function measureFinely(
 /** Runs a half layer tile by tile, without its end. */
 async function measure(
   model: BackendModel,
-  tokens: number,
+  { shape, tokens }: CalibrateOptions,
   layer: number,
   half: Half,
-  tiles: readonly PlacedTile[],
+  reader: LayerTiles,
   scales: Float32Array,
 ): Promise<ChannelRanges> {
-  const outputs = new TileOutputs(tokens, scales.length);
+  const outputs = new TileOutputs(tokens.length, scales.length, summedTiles(shape, layer, half));
   let saturated = 0;
-  for (const tile of tiles) {
-    const stats = await model.run([
-      { op: 'begin', layer, half },
-      { op: 'tiles', layer, half, tiles: [tile] },
-    ]);
-    saturated += stats.saturated;
-    outputs.add(model.pass.partial);
-  }
+  await begin(model, shape, layer, half, reader);
+  for await (const { op, tiles } of reader.parts(half))
+    for (const tile of tiles) {
+      model.pass.partial.fill(0);
+      const stats = await model.run([partStep(op, layer, half, [tile])]);
+      saturated += stats.saturated;
+      outputs.add(model.pass.partial);
+    }
   return outputs.ranges(scales, saturated);
+}
+
+/** Tiles whose outputs add up for one token. */
+function summedTiles(shape: ModelShape, layer: number, half: Half): number {
+  const dense = layerTileCount(shape, half, layer);
+  if (half === 'attention' || !shape.layerFeatures[layer]!.experts) return dense;
+  return dense + shape.experts!.perToken * tilesPerExpert(shape);
 }

@@ -19,6 +19,8 @@ export interface FfnWeights {
   readonly gate: ReadRows;
   readonly up: ReadRows;
   readonly down: MatrixRows;
+  /** Intermediate columns that there are. */
+  readonly width: number;
 }
 
 /** All rows that were read, each whole. */
@@ -54,12 +56,17 @@ export async function cutAttentionTile(
   return tile;
 }
 
-/** FFN tile `index`: intermediate columns from `index * ffnColumns` on; what the last tile lacks is zero. */
-export async function cutFfnTile(s: ModelShape, weights: FfnWeights, index: number): Promise<Uint8Array> {
-  const [gateUp, down] = tilePanels(s, 'ffn');
+/** FFN tile `index` of a matrix: intermediate columns from `index * ffnColumns` on; what the last tile lacks is zero. */
+export async function cutFfnTile(
+  s: ModelShape,
+  weights: FfnWeights,
+  index: number,
+  kind: 'ffn' | 'expert',
+): Promise<Uint8Array> {
+  const [gateUp, down] = tilePanels(s, kind);
   const first = index * s.tiling.ffnColumns;
-  const columns = Math.min(s.tiling.ffnColumns, s.ffnWidth - first);
-  const tile = new Uint8Array(tileBytes(s, 'ffn'));
+  const columns = Math.min(s.tiling.ffnColumns, weights.width - first);
+  const tile = new Uint8Array(tileBytes(s, kind));
   const both = [
     wholeRows(await weights.gate(first, columns), s.width),
     wholeRows(await weights.up(first, columns), s.width),

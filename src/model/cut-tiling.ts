@@ -18,7 +18,7 @@ export function chooseTiling(
   const group = s.queryHeads / s.kvHeads;
   const tiling = {
     partsPerKvHead: wanted.partsPerKvHead ?? chooseParts(s.kvHeads, group),
-    ffnColumns: wanted.ffnColumns ?? chooseSize(s.ffnWidth, GROUP, 3 * s.width * WEIGHT_BYTES),
+    ffnColumns: wanted.ffnColumns ?? chooseFfnColumns(s),
     headRows: wanted.headRows ?? chooseSize(s.vocabulary, BLOCK_ROWS, s.width * WEIGHT_BYTES),
   };
   const wrong = (what: string, reason: string) => new PotluckError('BAD_OPTION', `${what}: ${reason}.`);
@@ -43,9 +43,16 @@ function chooseParts(kvHeads: number, group: number): number {
   return group;
 }
 
+/** Tiles of dense layers and of experts have the same columns; an expert may be one tile, as a layer has many. */
+function chooseFfnColumns(s: Pick<ModelShape, 'width' | 'ffnWidth' | 'experts'>): number {
+  const bytesEach = 3 * s.width * WEIGHT_BYTES;
+  if (s.experts === null) return chooseSize(s.ffnWidth, GROUP, bytesEach);
+  return chooseSize(s.experts.width, GROUP, bytesEach, Math.ceil(FEWEST_TILES / s.experts.perToken));
+}
+
 /** Size of a tile of `total` columns or rows: the largest that is small enough, or one under it that wastes less. */
-function chooseSize(total: number, step: number, bytesEach: number): number {
-  const most = Math.min(TILE_BYTES / bytesEach, total / FEWEST_TILES);
+function chooseSize(total: number, step: number, bytesEach: number, fewest = FEWEST_TILES): number {
+  const most = Math.min(TILE_BYTES / bytesEach, total / fewest);
   const largest = Math.max(step, Math.floor(most / step) * step);
   let best = largest;
   for (let size = largest; size >= largest / 2; size -= step)

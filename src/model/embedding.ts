@@ -10,7 +10,7 @@ export type ReadAt = (offset: number, target: Uint8Array) => Promise<void>;
 const READS = 8;
 
 export interface EmbeddingOptions {
-  readonly manifest: { readonly shape: Pick<ModelShape, 'width' | 'vocabulary'> } & {
+  readonly manifest: { readonly shape: Pick<ModelShape, 'width' | 'vocabulary' | 'embeddingScale'> } & {
     readonly embedding: Pick<Manifest['embedding'], 'offset' | 'format' | 'rowBytes'>;
   };
   readonly readAt: ReadAt;
@@ -31,7 +31,7 @@ export class Embedding {
   }
 
   /**
-   * Writes the rows of `ids` to the start of `target`; [ids.length, width] float32. Rejects with BAD_REQUEST where an
+   * Writes the rows of `ids`, times the model's embedding scale, to the start of `target`; [ids.length, width] float32. Rejects with BAD_REQUEST where an
    * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is no numbers.
    */
   async embed(ids: readonly number[], target: Float32Array): Promise<void> {
@@ -81,6 +81,8 @@ export class Embedding {
       finite = Number.isFinite(scale);
       for (let i = 0; i < row.length; i++) row[i] = scale * view.getInt8(4 + i);
     }
+    const { embeddingScale } = this.#options.manifest.shape;
+    if (embeddingScale !== 1) for (let i = 0; i < row.length; i++) row[i]! *= embeddingScale;
     if (!finite)
       throw new PotluckError(
         'TILE_CORRUPT',

@@ -1,6 +1,7 @@
 import { PotluckError } from '../errors/errors.ts';
 import { PACK_NAME } from '../pack/read-manifest.ts';
-import { findArchitecture, type ModelConfig } from './architecture.ts';
+import type { ModelConfig } from './architecture.ts';
+import { findArchitecture } from './architectures.ts';
 
 /** A model's numbers without its weights. */
 export interface NamedShape {

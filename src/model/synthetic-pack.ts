@@ -4,7 +4,7 @@ import type { FileSystem } from '../pack/file-system.ts';
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
 import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
 import { checkShape, tileOrder, totalTiles } from '../pack/read-manifest.ts';
-import { embeddingRowBytes, tileBytes, tileCount } from '../pack/tile-shape.ts';
+import { embeddingRowBytes, LAYER_TILE_KINDS, layerTileCount, tileBytes } from '../pack/tile-shape.ts';
 import { chooseTiling } from './cut-tiling.ts';
 import type { NamedShape } from './named-shapes.ts';
 import { drawEmbeddingRows, drawTile, partSeed, syntheticConstants } from './synthetic-tiles.ts';
@@ -102,8 +102,7 @@ async function writeEmbedding(writer: PackWriter, s: ModelShape, seed: number): 
 }
 
 async function writeTiles(writer: PackWriter, s: ModelShape, options: SyntheticPackOptions): Promise<void> {
-  const inLayer = tileCount(s, 'attention') + tileCount(s, 'ffn');
-  const stored = inLayer * options.storedLayers;
+  const stored = storedTiles(s, options.storedLayers);
   const total = totalTiles(s);
   let number = 0;
   for (const { kind } of tileOrder(s)) {
@@ -116,6 +115,16 @@ async function writeTiles(writer: PackWriter, s: ModelShape, options: SyntheticP
     number++;
     options.onProgress?.(number, total);
   }
+}
+
+/** Tiles of the first `layers` layers. Throws BAD_OPTION where layers differ, so that they cannot stand for each other. */
+function storedTiles(s: ModelShape, layers: number): number {
+  const inLayer = (layer: number) =>
+    LAYER_TILE_KINDS.map(kind => layerTileCount(s, kind, layer)).reduce((a, b) => a + b);
+  const first = inLayer(0);
+  if (layers < s.layers && s.layerFeatures.some((_, layer) => inLayer(layer) !== first))
+    throw new PotluckError('BAD_OPTION', 'Layers of this shape have different tiles: store all of them.');
+  return s.layerFeatures.slice(0, layers).reduce((sum, _, layer) => sum + inLayer(layer), 0);
 }
 
 /** A byte-level tokenizer without merges, in the layout of a tokenizer.json; returns the ids that end an answer. */

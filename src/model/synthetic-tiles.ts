@@ -8,6 +8,8 @@ import {
   type Panel,
   tileCount,
   tilePanels,
+  tilesPerExpert,
+  vectorPlaces,
 } from '../pack/tile-shape.ts';
 
 import { GROUP_BYTES, NIBBLE_BYTES } from './cut-panel.ts';
@@ -55,10 +57,17 @@ export function drawTile(s: ModelShape, kind: TileKind, seed: number, tile: Uint
     const adds = kind !== 'head' && i === panels.length - 1;
     const deviation = kind === 'head' ? LOGIT_DEVIATION : adds ? 1 / Math.sqrt(2 * s.layers) : 1;
     // What adds to the residual stream is cut by columns: a sum over all tiles of the half layer.
-    const columns = panel.columns * (adds ? tileCount(s, kind) : 1);
+    const columns = panel.columns * (adds ? summedTiles(s, kind) : 1);
     drawScales(panel, deviation / Math.sqrt(columns) / NIBBLE_DEVIATION, tile);
   });
+  const view = new DataView(tile.buffer, tile.byteOffset, tile.byteLength);
+  for (const { name, offset, floats } of vectorPlaces(s, kind).places)
+    for (let i = 0; i < floats; i++) view.setFloat32(offset + i * 4, name.endsWith('Norm') ? 1 : 0, true);
 }
+
+/** Tiles whose outputs add up for one token. */
+const summedTiles = (s: ModelShape, kind: TileKind): number =>
+  kind === 'expert' ? s.experts!.perToken * tilesPerExpert(s) : tileCount(s, kind);
 
 /** Turns the random bits where a panel has its scales into scales around `size`, of either sign. */
 function drawScales(panel: Panel, size: number, tile: Uint8Array): void {
@@ -79,17 +88,31 @@ export function drawEmbeddingRows(rowBytes: number, seed: number, rows: Uint8Arr
   for (let at = 0; at < rows.length; at += rowBytes) view.setFloat32(at, 1 / INT8_DEVIATION, true);
 }
 
+/** A router that picks all experts about as often: bfloat16 drawn around 1 and -1. */
+function drawRouter(panel: Float32Array, seed: number): void {
+  const words = new Uint32Array(panel.buffer, panel.byteOffset, panel.length);
+  drawWords(words, seed);
+  for (let i = 0; i < words.length; i++) words[i] = (words[i]! & 0x807f807f) | 0x3f003f00;
+}
+
 /** The constants blob: norms of 1, and fixed-point scales with room for the sizes above. */
 export function syntheticConstants(s: ModelShape): ArrayBuffer {
   const constants = new Float32Array(constantsFloats(s)).fill(1);
   const fill = (what: Constant, layer: number, kind: 'attention' | 'ffn', deviation: number) => {
     const { first, floats } = constantPlace(s, what, layer);
-    constants.fill(fixedPointScale(tileCount(s, kind), deviation), first, first + floats);
+    const tiles = tileCount(s, kind) + (kind === 'ffn' && s.experts ? summedTiles(s, 'expert') : 0);
+    constants.fill(fixedPointScale(tiles, deviation), first, first + floats);
   };
   const deviation = 1 / Math.sqrt(2 * s.layers);
   for (let layer = 0; layer < s.layers; layer++) {
     fill('attentionScale', layer, 'attention', deviation);
     fill('ffnScale', layer, 'ffn', deviation * FFN_DEVIATION);
+    const router = constantPlace(s, 'router', layer);
+    drawRouter(constants.subarray(router.first, router.first + router.floats), layer + 1);
+    for (const bias of ['outputBias', 'downBias'] as const) {
+      const { first, floats } = constantPlace(s, bias, layer);
+      constants.fill(0, first, first + floats);
+    }
   }
   return constants.buffer;
 }

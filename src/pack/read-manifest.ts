@@ -1,8 +1,26 @@
 import { createHash } from 'node:crypto';
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
-import { type BlobEntry, type Manifest, type ModelShape, PACK_VERSION, type TileKind } from './manifest.ts';
-import { ALIGNMENT, constantsFloats, embeddingRowBytes, GROUP, tileBytes, tileCount } from './tile-shape.ts';
+import {
+  type BlobEntry,
+  type Manifest,
+  type ModelShape,
+  PACK_VERSION,
+  type Rotation,
+  type TileKind,
+} from './manifest.ts';
+import {
+  ALIGNMENT,
+  constantsFloats,
+  embeddingRowBytes,
+  GROUP,
+  LAYER_TILE_KINDS,
+  layerTileCount,
+  SQUARE_WORDS,
+  TILE_KINDS,
+  tileBytes,
+  tileCount,
+} from './tile-shape.ts';
 
 /** Most bytes of a manifest.json: about 300,000 tiles. */
 export const MANIFEST_BYTES = 64 * 2 ** 20;
@@ -22,6 +40,23 @@ const crc32c = count(0, 0xffffffff);
 const name = v.pipe(v.string(), v.regex(PACK_NAME));
 const blob = { offset, bytes: offset, sha256, crc32c };
 
+const frequencies = v.pipe(v.array(positive(1e6)), v.minLength(1), v.maxLength(512));
+const rotationSchema = v.strictObject({
+  frequencies,
+  magnitude: positive(1e3),
+  beyond: v.nullable(
+    v.variant('type', [
+      v.strictObject({ type: v.literal('frequencies'), over: count(1, 2 ** 24), frequencies }),
+      v.strictObject({
+        type: v.literal('dynamic'),
+        over: count(1, 2 ** 24),
+        theta: positive(1e12),
+        factor: positive(1e6),
+      }),
+    ]),
+  ),
+});
+
 const shapeSchema = v.strictObject({
   weights: v.picklist(['w4', 'bf16']),
   width: count(1, 2 ** 16),
@@ -33,7 +68,37 @@ const shapeSchema = v.strictObject({
   vocabulary: count(1, 2 ** 22),
   context: count(1, 2 ** 24),
   normEpsilon: positive(1),
-  ropeFrequencies: v.pipe(v.array(positive(1e6)), v.minLength(1), v.maxLength(512)),
+  norms: v.strictObject({
+    input: v.boolean(),
+    output: v.boolean(),
+    queryKey: v.picklist(['none', 'head', 'whole']),
+  }),
+  biases: v.strictObject({
+    queryKeyValue: v.boolean(),
+    output: v.boolean(),
+    gateUp: v.boolean(),
+    down: v.boolean(),
+  }),
+  activation: v.picklist(['silu', 'gelu-tanh']),
+  scoreScale: positive(1e6),
+  scoreCap: v.pipe(v.number(), v.minValue(0), v.maxValue(1e6)),
+  logitCap: v.pipe(v.number(), v.minValue(0), v.maxValue(1e6)),
+  embeddingScale: positive(1e6),
+  residualScale: positive(1e6),
+  rotations: v.pipe(v.array(rotationSchema), v.maxLength(8)),
+  layerFeatures: v.pipe(
+    v.array(v.strictObject({ window: count(0, 2 ** 24), rotation: count(-1, 7), experts: v.boolean() })),
+    v.maxLength(1024),
+  ),
+  experts: v.nullable(
+    v.strictObject({
+      count: count(1, 4096),
+      perToken: count(1, 64),
+      width: count(1, 2 ** 20),
+      normalized: v.boolean(),
+      sharedWidth: count(0, 2 ** 20),
+    }),
+  ),
   tiling: v.strictObject({
     partsPerKvHead: count(1, 1024),
     ffnColumns: count(1, 2 ** 20),
@@ -42,7 +107,7 @@ const shapeSchema = v.strictObject({
 });
 
 const tileSchema = v.strictObject({
-  kind: v.picklist(['attention', 'ffn', 'head']),
+  kind: v.picklist(['attention', 'ffn', 'expert', 'head']),
   layer: count(0, 1023),
   index: count(0, 2 ** 22),
   ...blob,
@@ -121,15 +186,41 @@ export function checkShape(s: ModelShape, file: string): void {
       `${s.queryHeads / s.kvHeads} query heads of a KV head are not ${s.tiling.partsPerKvHead} even parts`,
     );
   if (s.headDim % 2 !== 0) throw wrong(`head dimension ${s.headDim} is odd`);
-  if (s.ropeFrequencies.length !== s.headDim / 2)
-    throw wrong(`${s.ropeFrequencies.length} RoPE frequencies, not ${s.headDim / 2}`);
+  for (const rotation of s.rotations) checkRotation(rotation, s, wrong);
+  if (s.layerFeatures.length !== s.layers)
+    throw wrong(`features of ${s.layerFeatures.length} layers, not of ${s.layers}`);
+  for (const { rotation, experts } of s.layerFeatures) {
+    if (rotation >= s.rotations.length) throw wrong(`a layer has rotation ${rotation}, which is not there`);
+    if (experts && s.experts === null)
+      throw wrong('a layer has experts, and the shape does not describe them');
+  }
+  if (s.experts && s.experts.perToken > s.experts.count)
+    throw wrong(`${s.experts.perToken} experts of a token are more than the ${s.experts.count} there are`);
+  if (s.norms.queryKey === 'whole' && s.width < SQUARE_WORDS)
+    throw wrong(`a width of ${s.width} has no room for sums of squares`);
   if (s.tiling.ffnColumns % GROUP !== 0)
     throw wrong(`${s.tiling.ffnColumns} FFN columns a tile are not a multiple of 32`);
   if (s.tiling.headRows % 16 !== 0)
     throw wrong(`${s.tiling.headRows} head rows a tile are not a multiple of 16`);
-  for (const kind of ['attention', 'ffn', 'head'] as const)
+  for (const kind of TILE_KINDS)
     if (tileBytes(s, kind) > TILE_BYTES)
       throw wrong(`${kind} tiles would have ${tileBytes(s, kind)} bytes, more than ${TILE_BYTES}`);
+}
+
+/** Angles stay under 2^20 radians, where their reduction is exact. */
+const MOST_ANGLE = 2 ** 20;
+
+function checkRotation(rotation: Rotation, s: ModelShape, wrong: (reason: string) => PotluckError): void {
+  const { frequencies: usual, beyond } = rotation;
+  if (usual.length > s.headDim / 2)
+    throw wrong(`${usual.length} rotated pairs do not fit a head dimension of ${s.headDim}`);
+  const long = beyond?.type === 'frequencies' ? beyond.frequencies : usual;
+  if (long.length !== usual.length)
+    throw wrong(`${long.length} frequencies of long sequences, not ${usual.length}`);
+  for (const frequency of [...usual, ...long])
+    if (frequency * s.context >= MOST_ANGLE)
+      throw wrong(`a frequency of ${frequency} turns ${s.context} positions by over 2^20 radians`);
+  if (beyond?.type === 'dynamic' && usual.length < 2) throw wrong('dynamic rotation needs two pairs');
 }
 
 function checkTokens(manifest: Manifest, file: string): void {
@@ -143,14 +234,18 @@ function checkTokens(manifest: Manifest, file: string): void {
 /** Kind, layer and index of every tile of a shape, in execution order. */
 export function* tileOrder(s: ModelShape): Generator<{ kind: TileKind; layer: number; index: number }> {
   for (let layer = 0; layer < s.layers; layer++)
-    for (const kind of ['attention', 'ffn'] as const)
-      for (let index = 0; index < tileCount(s, kind); index++) yield { kind, layer, index };
+    for (const kind of LAYER_TILE_KINDS)
+      for (let index = 0; index < layerTileCount(s, kind, layer); index++) yield { kind, layer, index };
   for (let index = 0; index < tileCount(s, 'head'); index++) yield { kind: 'head', layer: 0, index };
 }
 
 /** Number of tiles of a shape. */
-export const totalTiles = (s: ModelShape): number =>
-  s.layers * (tileCount(s, 'attention') + tileCount(s, 'ffn')) + tileCount(s, 'head');
+export function totalTiles(s: ModelShape): number {
+  let total = tileCount(s, 'head');
+  for (let layer = 0; layer < s.layers; layer++)
+    for (const kind of LAYER_TILE_KINDS) total += layerTileCount(s, kind, layer);
+  return total;
+}
 
 /** A tile's name in messages. */
 export const tileName = (tile: { kind: TileKind; layer: number; index: number }): string =>
@@ -163,6 +258,7 @@ function checkTiles(manifest: Manifest, file: string): void {
   const sizes = {
     attention: tileBytes(shape, 'attention'),
     ffn: tileBytes(shape, 'ffn'),
+    expert: tileBytes(shape, 'expert'),
     head: tileBytes(shape, 'head'),
   };
   let i = 0;

@@ -12,6 +12,12 @@ export const BLOCK_ROWS = 16;
 /** Input channels that share one weight scale and one activation scale. */
 export const GROUP = 32;
 
+/** Tile kinds of a layer, in execution order. */
+export const LAYER_TILE_KINDS = ['attention', 'ffn', 'expert'] as const;
+export const TILE_KINDS = [...LAYER_TILE_KINDS, 'head'] as const;
+/** int32 of `partial` that hold a token's sums of squares of all queries and of all keys, three words each. */
+export const SQUARE_WORDS = 6;
+
 export const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
 /** One matrix inside a tile: `rows` output rows by `columns` input channels, at `offset` bytes from the tile's start. */
@@ -36,11 +42,24 @@ export function panelBytes(weights: ModelShape['weights'], rows: number, columns
 /** Query heads of one attention tile. */
 export const tileQueryHeads = (s: ModelShape): number => s.queryHeads / s.kvHeads / s.tiling.partsPerKvHead;
 
-/** Tiles of each kind in one half layer (or in the head). */
-export function tileCount(s: ModelShape, kind: TileKind): number {
+const ffnTiles = (s: ModelShape, columns: number): number => Math.ceil(columns / s.tiling.ffnColumns);
+
+/** Expert tiles of one expert. */
+export const tilesPerExpert = (s: ModelShape): number => ffnTiles(s, s.experts?.width ?? 0);
+
+/** Tiles of a kind in layer `layer` (or in the head). */
+export function layerTileCount(s: ModelShape, kind: TileKind, layer: number): number {
+  const experts = s.layerFeatures[layer]!.experts ? s.experts : null;
   if (kind === 'attention') return s.kvHeads * s.tiling.partsPerKvHead;
-  if (kind === 'ffn') return Math.ceil(s.ffnWidth / s.tiling.ffnColumns);
+  if (kind === 'ffn') return ffnTiles(s, experts ? experts.sharedWidth : s.ffnWidth);
+  if (kind === 'expert') return experts ? experts.count * tilesPerExpert(s) : 0;
   return Math.ceil(s.vocabulary / s.tiling.headRows);
+}
+
+/** Most tiles of a kind in any one layer (or in the head). */
+export function tileCount(s: ModelShape, kind: TileKind): number {
+  const counts = s.layerFeatures.map((_, layer) => layerTileCount(s, kind, layer));
+  return counts.reduce((most, count) => Math.max(most, count), 0);
 }
 
 function place(s: ModelShape, sizes: readonly (readonly [rows: number, columns: number])[]): Panel[] {
@@ -64,6 +83,7 @@ function place(s: ModelShape, sizes: readonly (readonly [rows: number, columns: 
  * The panels of a tile, in storage order.
  * attention: Q [tileQueryHeads*headDim, width], K [headDim, width], V [headDim, width], O [width, tileQueryHeads*headDim]
  * ffn: gate and up interleaved by blocks of 16 rows [2*ffnColumns, width], down [width, ffnColumns]
+ * expert: as ffn
  * head: [headRows, width]
  */
 export function tilePanels(s: ModelShape, kind: TileKind): Panel[] {
@@ -76,7 +96,7 @@ export function tilePanels(s: ModelShape, kind: TileKind): Panel[] {
       [s.width, q],
     ]);
   }
-  if (kind === 'ffn') {
+  if (kind !== 'head') {
     return place(s, [
       [2 * s.tiling.ffnColumns, s.width],
       [s.width, s.tiling.ffnColumns],
@@ -85,27 +105,71 @@ export function tilePanels(s: ModelShape, kind: TileKind): Panel[] {
   return place(s, [[s.tiling.headRows, s.width]]);
 }
 
-/** Bytes of a tile, padded to ALIGNMENT. Every tile of a kind has the same size; what the matrix lacks is zero. */
-export function tileBytes(s: ModelShape, kind: TileKind): number {
-  const last = tilePanels(s, kind).at(-1)!;
-  return roundUp(last.offset + last.bytes, ALIGNMENT);
-}
-
-/** Vocabulary rounded up to whole head tiles: the row length of the logits buffer. */
-export const paddedVocabulary = (s: ModelShape): number => tileCount(s, 'head') * s.tiling.headRows;
-
 type Entries = readonly (readonly [name: string, floats: number])[];
 
 /**
+ * Vectors of a tile with their float32 counts, in storage order, behind its panels. Biases are of the rows of the panels;
+ * norm weights are of one head, which all heads share, or of all heads of the tile.
+ */
+function tileVectors(s: ModelShape, kind: TileKind) {
+  const bias = kind === 'attention' && s.biases.queryKeyValue;
+  const norm = kind === 'attention' ? s.norms.queryKey : 'none';
+  const query = tileQueryHeads(s) * s.headDim;
+  return [
+    ['queryBias', bias ? query : 0],
+    ['keyBias', bias ? s.headDim : 0],
+    ['valueBias', bias ? s.headDim : 0],
+    ['queryNorm', norm === 'none' ? 0 : norm === 'head' ? s.headDim : query],
+    ['keyNorm', norm === 'none' ? 0 : s.headDim],
+    ['gateUpBias', kind === 'ffn' && s.biases.gateUp ? 2 * s.tiling.ffnColumns : 0],
+  ] as const satisfies Entries;
+}
+
+export type TileVector = ReturnType<typeof tileVectors>[number][0];
+
+/** Where the vectors of a tile begin, and where each lies: bytes from the tile's start, and floats. */
+export function vectorPlaces(
+  s: ModelShape,
+  kind: TileKind,
+): { end: number; places: { name: TileVector; offset: number; floats: number }[] } {
+  const last = tilePanels(s, kind).at(-1)!;
+  let end = roundUp(last.offset + last.bytes, 64);
+  const places = tileVectors(s, kind).map(([name, floats]) => {
+    const offset = end;
+    end += floats * 4;
+    return { name, offset, floats };
+  });
+  return { end, places };
+}
+
+/** Bytes of a tile, padded to ALIGNMENT. Every tile of a kind has the same size; what the matrix lacks is zero. */
+export const tileBytes = (s: ModelShape, kind: TileKind): number =>
+  roundUp(vectorPlaces(s, kind).end, ALIGNMENT);
+
+/** Vocabulary rounded up to whole head tiles: the row length of the logits buffer. */
+export const paddedVocabulary = (s: ModelShape): number =>
+  Math.ceil(s.vocabulary / s.tiling.headRows) * s.tiling.headRows;
+
+/** Floats that hold the router: a bf16 panel [experts, width]. */
+const routerFloats = (s: ModelShape): number =>
+  s.experts ? panelBytes('bf16', s.experts.count, s.width) / 4 : 0;
+
+/**
  * The constants of one layer with their float32 counts, in storage order. A scale is the power of two that turns a channel
- * of a tile's output into fixed point.
+ * of a tile's output into fixed point. Biases of matrices that are cut by columns are here and not in tiles, as they are
+ * added once; the router's scores come behind the FFN norm.
  */
 const layerConstants = (s: ModelShape) =>
   [
-    ['attentionNorm', s.width],
-    ['ffnNorm', s.width],
+    ['attentionNorm', s.norms.input ? s.width : 0],
+    ['ffnNorm', s.norms.input ? s.width : 0],
     ['attentionScale', s.width],
     ['ffnScale', s.width],
+    ['attentionOutputNorm', s.norms.output ? s.width : 0],
+    ['ffnOutputNorm', s.norms.output ? s.width : 0],
+    ['outputBias', s.biases.output ? s.width : 0],
+    ['downBias', s.biases.down ? s.width : 0],
+    ['router', routerFloats(s)],
   ] as const satisfies Entries;
 
 /** The constants of the model behind those of its layers. */

@@ -9,6 +9,7 @@ const batch: Batch = {
   sequences: Int32Array.of(0, 0, 1),
   pageTables: [Int32Array.of(7, 2), Int32Array.of(5)],
   logitRows: Int32Array.of(1, 2),
+  lengths: Int32Array.of(17, 17, 40),
 };
 const residual = Float32Array.of(1, 2, 3, 4, 5, -6);
 
@@ -26,9 +27,10 @@ test('a PASS frame has the bytes of docs/wire-format.md', () => {
   const hex = frame.seal({ type: PASS, epoch: 3, pass: 1, step: 0, length }).toString('hex');
   const words = hex.match(/.{8}/g)!.join(' ');
   expect(words).toBe(
-    '50544c4b 01010000 03000000 01000000 00000000 5c000000 00000000 00000000 ' +
+    '50544c4b 01010000 03000000 01000000 00000000 68000000 00000000 00000000 ' +
       '03000000 02000000 02000000 02000000 ' + // tokens, sequences, rows, width
       '0f000000 10000000 03000000 00000000 00000000 01000000 ' + // positions, sequences
+      '11000000 11000000 28000000 ' + // lengths
       '02000000 01000000 07000000 02000000 05000000 ' + // pages
       '01000000 02000000 ' + // logit rows
       '0000803f 00000040 00004040 00008040 0000a040 0000c0c0',
@@ -53,13 +55,15 @@ const wrong: [string, (ints: Int32Array) => void][] = [
   ['a position that does not rise', ints => ints.fill(15, 5, 6)],
   ['a negative position', ints => ints.fill(-1, 4, 5)],
   ['a sequence that is not there', ints => ints.fill(2, 9, 10)],
-  ['a page count over the context', ints => ints.fill(5, 10, 11)],
-  ['a negative page count', ints => ints.fill(-1, 10, 11)],
-  ['page counts that do not fit the length', ints => ints.fill(3, 10, 11)],
-  ['a page that is not there', ints => ints.fill(8, 12, 13)],
-  ['a negative page', ints => ints.fill(-1, 14, 15)],
-  ['a logit row over the tokens', ints => ints.fill(3, 16, 17)],
-  ['logit rows that do not rise', ints => ints.fill(2, 15, 16)],
+  ['a length under its position', ints => ints.fill(16, 11, 12)],
+  ['a length over the context', ints => ints.fill(65, 12, 13)],
+  ['a page count over the context', ints => ints.fill(5, 13, 14)],
+  ['a negative page count', ints => ints.fill(-1, 13, 14)],
+  ['page counts that do not fit the length', ints => ints.fill(3, 13, 14)],
+  ['a page that is not there', ints => ints.fill(8, 15, 16)],
+  ['a negative page', ints => ints.fill(-1, 17, 18)],
+  ['a logit row over the tokens', ints => ints.fill(3, 19, 20)],
+  ['logit rows that do not rise', ints => ints.fill(2, 18, 19)],
 ];
 test.each(wrong)('a payload with %s is refused', (_, change) => {
   expect(() => decodePass(encoded(change), limits)).toThrowError(

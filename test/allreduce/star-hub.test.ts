@@ -22,9 +22,10 @@ const batch: Batch = {
   sequences: Int32Array.of(0, 0),
   pageTables: [Int32Array.of(3)],
   logitRows: Int32Array.of(0, 1),
+  lengths: Int32Array.of(1, 2),
 };
 const residual = Float32Array.of(1, 2, 3, 4);
-const PASS_BYTES = HEADER_BYTES + 4 * (4 + 4 + 2 + 2 + 4);
+const PASS_BYTES = HEADER_BYTES + 4 * (4 + 6 + 2 + 2 + 4);
 const TOTAL_BYTES = HEADER_BYTES + 16;
 
 interface Peer {

@@ -34,6 +34,7 @@ const batch: Batch = {
   sequences: Int32Array.of(0, 0),
   pageTables: [Int32Array.of(3)],
   logitRows: Int32Array.of(0, 1),
+  lengths: Int32Array.of(1, 2),
 };
 const residual = Float32Array.of(1, 2, 3, 4);
 const FRAME_BYTES = HEADER_BYTES + 16;

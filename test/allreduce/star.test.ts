@@ -29,6 +29,7 @@ function batchOf(tokens: number): Batch {
     sequences: new Int32Array(tokens),
     pageTables: [Int32Array.of(0)],
     logitRows: Int32Array.of(0, tokens - 1).slice(tokens === 1 ? 1 : 0),
+    lengths: new Int32Array(tokens).fill(tokens),
   };
 }
 

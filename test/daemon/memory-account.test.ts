@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { type AccountInput, accountMemory } from '../../src/daemon/memory-account.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import { kvPageBytes } from '../../src/pack/tile-shape.ts';
 
 const shape: ModelShape = {
@@ -14,7 +15,11 @@ const shape: ModelShape = {
   vocabulary: 8192,
   context: 1024,
   normEpsilon: 1e-5,
-  ropeFrequencies: Array.from({ length: 32 }, () => 1),
+  ...plainFeatures(
+    10,
+    64,
+    Array.from({ length: 32 }, () => 1),
+  ),
   tiling: { partsPerKvHead: 1, ffnColumns: 96, headRows: 512 },
 };
 const input: AccountInput = {

@@ -24,6 +24,7 @@ function sequence({ arrival, pending, cached = 0, paused = false, lastPass = -1,
     arrival,
     tokens,
     promptLength: tokens.length,
+    length: tokens.length,
     reader: {
       paused,
       fit: () => 'run',

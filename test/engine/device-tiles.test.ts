@@ -7,6 +7,7 @@ import {
   tileSlots,
 } from '../../src/engine/device-tiles.ts';
 import type { Manifest, ModelShape, TileEntry } from '../../src/pack/manifest.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 
 const shape: ModelShape = {
   weights: 'w4',
@@ -19,7 +20,11 @@ const shape: ModelShape = {
   vocabulary: 40,
   context: 128,
   normEpsilon: 1e-5,
-  ropeFrequencies: Array.from({ length: 16 }, () => 1),
+  ...plainFeatures(
+    2,
+    32,
+    Array.from({ length: 16 }, () => 1),
+  ),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
 };
 const tile = (kind: TileEntry['kind'], layer: number, index: number) => ({ kind, layer, index }) as TileEntry;
@@ -35,6 +40,7 @@ test('tiles are sorted into half layers in execution order, whatever order they 
   expect(mine).toEqual({
     attention: [[1], [5, 6]],
     ffn: [[2, 4], []],
+    expert: [[], []],
     head: [10, 12],
     order: [1, 2, 4, 5, 6, 10, 12],
   });

@@ -41,6 +41,7 @@ export class FakeRunner implements PassRunner {
   maxTokens: number;
   maxLogitRows: number;
   readonly vocabulary = VOCABULARY;
+  rotationSwitch = Number.POSITIVE_INFINITY;
   /** Every pass that ran, as sequences were given. */
   readonly passes: (readonly PassSequence[])[] = [];
   readyCalls = 0;

@@ -3,6 +3,7 @@ import type { DevicePass } from '../../src/engine/device-pass.ts';
 import { type ActivePlan, type HubStar, makeBatch, PlanRunner } from '../../src/engine/plan-runner.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import type { Step } from '../../src/kernels/backend.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 
 const timers = {
   setTimeout: (call: () => void, ms: number) => setTimeout(call, ms),
@@ -20,8 +21,11 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
     logits: Float32Array.from({ length: 64 }, (_, i) => i),
   };
   const device = {
-    shape: { layers: 1, width: 2, vocabulary: 10, context: 32, tiling: { headRows: 16 } },
-    tiles: { attention: [[]], ffn: [[]], head: [], order: [] },
+    shape: {
+      ...plainFeatures(1, 2, [1]),
+      ...{ layers: 1, width: 2, vocabulary: 10, context: 32, tiling: { headRows: 16 } },
+    },
+    tiles: { attention: [[]], ffn: [[]], expert: [[]], head: [], order: [] },
     slots: new Map(),
     window: { resident: true, take: () => [], skip: () => undefined },
     model: {
@@ -40,8 +44,8 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
 }
 
 const sequences = [
-  { pages: Int32Array.of(3, 5, 9), start: 15, tokens: [1, 2], logitsAt: [1] },
-  { pages: Int32Array.of(4), start: 0, tokens: [7, 8, 9], logitsAt: [0, 2] },
+  { pages: Int32Array.of(3, 5, 9), length: 16, start: 15, tokens: [1, 2], logitsAt: [1] },
+  { pages: Int32Array.of(4), length: 40, start: 0, tokens: [7, 8, 9], logitsAt: [0, 2] },
 ];
 
 test('sequences become one flat batch', () => {
@@ -51,6 +55,7 @@ test('sequences become one flat batch', () => {
   expect([...batch.sequences]).toEqual([0, 0, 1, 1, 1]);
   expect(batch.pageTables.map(table => [...table])).toEqual([[3, 5], [4]]);
   expect([...batch.logitRows]).toEqual([1, 2, 4]);
+  expect([...batch.lengths]).toEqual([16, 17, 40, 40, 40]);
 });
 
 test('a device alone with its weights in memory runs a pass in one native call', async () => {

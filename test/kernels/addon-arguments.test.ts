@@ -1,15 +1,15 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { NativeModel, NativePool } from '../../src/kernels/addon.ts';
-import { shapeNumbers } from '../../src/kernels/native-backend.ts';
 import { encodeProgram } from '../../src/kernels/program.ts';
+import { shapeNumbers } from '../../src/kernels/shape-numbers.ts';
 import { tileBytes } from '../../src/pack/tile-shape.ts';
 import { addon } from './addon-under-test.ts';
 import { makeSmallModel, smallShape } from './small-model.ts';
 
 const shape = smallShape();
 const LIMITS = { attentionTiles: 3, kvPages: 5, maxTokens: 4, maxLogitRows: 2 };
-const frequencies = Float64Array.from(shape.ropeFrequencies);
+const frequencies = Float64Array.from(shape.rotations[0]!.frequencies);
 const { constants } = makeSmallModel(shape);
 const weightsBytes = tileBytes(shape, 'attention') * 3;
 let pool: NativePool;
@@ -19,7 +19,7 @@ let model: NativeModel;
 beforeAll(() => {
   pool = addon.createPool(2, '');
   weights = addon.allocate(weightsBytes);
-  model = addon.createModel(pool, shapeNumbers(shape, LIMITS), frequencies, constants, weights).model;
+  model = addon.createModel(pool, shapeNumbers(shape, LIMITS), constants, weights).model;
 });
 afterAll(() => {
   addon.closeModel(model);
@@ -42,14 +42,14 @@ function setBatch(
     pages,
     ints(0, 2, 3),
     ints(...logitRows),
+    Int32Array.from(positions, () => 0),
+    frequencies,
   );
 }
 
 describe('createModel', () => {
-  const create = (
-    numbers: Float64Array,
-    given: Partial<{ f: Float64Array; c: ArrayBuffer; w: ArrayBuffer }> = {},
-  ) => addon.createModel(pool, numbers, given.f ?? frequencies, given.c ?? constants, given.w ?? weights);
+  const create = (numbers: Float64Array, given: Partial<{ c: ArrayBuffer; w: ArrayBuffer }> = {}) =>
+    addon.createModel(pool, numbers, given.c ?? constants, given.w ?? weights);
 
   it.each([
     ['width', 1, 0],
@@ -63,10 +63,19 @@ describe('createModel', () => {
     ['partsPerKvHead', 10, 3],
     ['ffnColumns', 11, 33],
     ['headRows', 12, 8],
-    ['kvPages', 14, -1],
-    ['maxTokens', 15, 0],
-    ['maxTokens', 15, 1e7],
-    ['maxLogitRows', 16, Number.POSITIVE_INFINITY],
+    ['norms.queryKey', 15, 3],
+    ['scoreScale', 21, 0],
+    ['scoreCap', 22, Number.NaN],
+    ['experts.perToken', 26, 1],
+    ['kvPages', 31, -1],
+    ['maxTokens', 32, 0],
+    ['maxTokens', 32, 1e7],
+    ['maxLogitRows', 33, Number.POSITIVE_INFINITY],
+    ['rotations', 34, 0],
+    ['rotations', 34, 2],
+    ['rotation pairs', 35, 11],
+    ['rotation of a layer', 38, 1],
+    ['experts of a layer', 39, 1],
   ])('refuses %s (number %i) of %d', (_, index, value) => {
     const numbers = shapeNumbers(shape, LIMITS);
     numbers[index] = value;
@@ -84,8 +93,6 @@ describe('createModel', () => {
   it('refuses buffers that do not fit', () => {
     const numbers = shapeNumbers(shape, LIMITS);
     expect(() => create(numbers.subarray(1))).toThrow(RangeError);
-    expect(() => create(numbers, { f: frequencies.subarray(1) })).toThrow(/ropeFrequencies/);
-    expect(() => create(numbers, { f: frequencies.map(() => 1e9) })).toThrow(/ropeFrequencies/);
     expect(() => create(numbers, { c: constants.slice(4) })).toThrow(/constants/);
     expect(() => create(numbers, { c: new ArrayBuffer(constants.byteLength) })).toThrow(/power of two/);
     expect(() => create(numbers, { w: new ArrayBuffer(4096) })).toThrow(/allocate/);
@@ -110,14 +117,37 @@ describe('setBatch', () => {
     expect(() => setBatch(positions, sequences, logitRows)).toThrow(RangeError);
   });
 
+  it('refuses frequencies that do not fit the model, or are none', () => {
+    const set = (lengths: Int32Array, rows: Float64Array) =>
+      addon.setBatch(model, ints(0, 1), ints(0, 0), ints(0), ints(0, 1), ints(), lengths, rows);
+    expect(() => set(ints(0), frequencies)).toThrow(/lengths/);
+    expect(() => set(ints(0, 1), frequencies)).toThrow(/length/);
+    expect(() => set(ints(0, -1), frequencies)).toThrow(/length/);
+    expect(() => set(ints(0, 0), frequencies.subarray(1))).toThrow(/frequencies/);
+    expect(() =>
+      set(
+        ints(0, 0),
+        frequencies.map(() => 1e9),
+      ),
+    ).toThrow(/radians/);
+    expect(() =>
+      set(
+        ints(0, 0),
+        frequencies.map(() => Number.NaN),
+      ),
+    ).toThrow(/radians/);
+    set(ints(1, 0), Float64Array.of(...frequencies, ...frequencies));
+  });
+
   it('refuses pages that are not there', () => {
+    const rest = [ints(), ints(0), frequencies] as const;
     expect(() => setBatch([0], [0], [], ints(0, 1, 5))).toThrow(RangeError);
     expect(() => setBatch([0], [0], [], ints(-1, 1, 4))).toThrow(RangeError);
-    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0), ints(0, 2), ints())).toThrow(RangeError);
-    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0, 1), ints(0, 2, 1, 2), ints())).toThrow(
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0), ints(0, 2), ...rest)).toThrow(RangeError);
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(0, 1), ints(0, 2, 1, 2), ...rest)).toThrow(
       RangeError,
     );
-    expect(() => addon.setBatch(model, ints(0), ints(0), ints(), ints(), ints())).toThrow(RangeError);
+    expect(() => addon.setBatch(model, ints(0), ints(0), ints(), ints(), ...rest)).toThrow(RangeError);
     setBatch([0, 17, 3], [0, 0, 1], [1, 2]);
   });
 });
@@ -144,7 +174,9 @@ describe('run', () => {
       'a head row behind the vocabulary',
       encodeProgram([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 96 }] }]),
     ],
-    ['an operation that is not there', Float64Array.of(5, 0, 0, 0)],
+    ['an operation that is not there', Float64Array.of(8, 0, 0, 0)],
+    ['experts in a layer without', Float64Array.of(5, 0, 1, 0)],
+    ['squares where heads are not normed as one', Float64Array.of(6, 0, 0, 0)],
     ['half a step', Float64Array.of(1, 0, 0)],
     ['tiles without words', Float64Array.of(1, 0, 0, 1)],
     ['tiles of a step that takes none', Float64Array.of(0, 0, 0, 1, 0, 0)],
@@ -231,7 +263,7 @@ describe('wrong things', () => {
         if (name === 'closePool' && thing === pool) continue;
         if (name === 'allocate' && thing === 7) continue;
         expect(() => {
-          const made = call(thing, thing, thing, thing, thing, thing, thing);
+          const made = call(thing, thing, thing, thing, thing, thing, thing, thing);
           throw new Error(`${name} took ${String(thing)} and gave ${String(made)}`);
         }, name).not.toThrow(/ took /);
       }

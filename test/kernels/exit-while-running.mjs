@@ -8,16 +8,31 @@ const addon = createRequire(import.meta.url)(path);
 
 /** One FFN half layer of 256 tokens on the slowest kernel: some tenths of a second. */
 function startJob() {
-  const numbers = Float64Array.of(0, 512, 4, 8, 4, 64, 1536, 8192, 2048, 1e-5, 1, 384, 1024, 0, 16, 256, 8);
+  // As shapeNumbers writes them.
+  const sizes = [0, 512, 4, 8, 4, 64, 1536, 8192, 2048, 1e-5, 1, 384, 1024];
+  const features = [1, 0, 0, 0, 0, 0, 0, 0, 0.125, 0, 0, 1, 0, 0, 0, 0, 0];
+  const limits = [0, 16, 256, 8];
+  const rotations = [1, 32, 1];
+  const layers = Array.from({ length: 4 }, () => [0, 0, 0]).flat();
+  const numbers = Float64Array.from([...sizes, ...features, ...limits, ...rotations, ...layers]);
   const constants = new Float32Array((4 * 4 + 1) * 512).fill(1);
   const pool = addon.createPool(2, 'reference');
   const weights = addon.allocate(8 << 20);
-  const { model } = addon.createModel(pool, numbers, new Float64Array(32), constants.buffer, weights);
+  const { model } = addon.createModel(pool, numbers, constants.buffer, weights);
   const positions = Int32Array.from({ length: 256 }, (_, i) => i % 16);
   const sequences = Int32Array.from({ length: 256 }, (_, i) => i >> 4);
   const pages = Int32Array.from({ length: 16 }, (_, i) => i);
   const starts = Int32Array.from({ length: 17 }, (_, i) => i);
-  addon.setBatch(model, positions, sequences, pages, starts, new Int32Array(0));
+  addon.setBatch(
+    model,
+    positions,
+    sequences,
+    pages,
+    starts,
+    new Int32Array(0),
+    new Int32Array(256),
+    new Float64Array(32),
+  );
   return addon.run(model, Float64Array.of(0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 2, 0, 1, 0));
 }
 

@@ -78,22 +78,21 @@ function rotated(x: Float64Array, position: number, frequencies: readonly number
 
 function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
   const { shape } = small;
-  const { headDim, ropeFrequencies } = shape;
+  const { headDim } = shape;
+  const { frequencies } = shape.rotations[0]!;
   const out = x.map(() => new Float64Array(shape.width));
   for (let index = 0; index < tileCount(shape, 'attention'); index++) {
     const [wq, wk, wv, wo] = small.tile('attention', layer, index).panels;
     const halves = (values: Float64Array) =>
       shape.weights === 'w4' ? values.map(value => fromHalf(toHalf(value))) : values;
     const inputs = x.map(row => asInput(small, row));
-    const keys = inputs.map((row, t) =>
-      halves(rotated(times(wk!, row).slice(0, headDim), t, ropeFrequencies)),
-    );
+    const keys = inputs.map((row, t) => halves(rotated(times(wk!, row).slice(0, headDim), t, frequencies)));
     const values = inputs.map(row => halves(times(wv!, row).slice(0, headDim)));
     inputs.forEach((row, t) => {
       const q = times(wq!, row);
       const heads: number[] = [];
       for (let h = 0; h < tileQueryHeads(shape); h++) {
-        const head = rotated(q.slice(h * headDim, (h + 1) * headDim), t, ropeFrequencies);
+        const head = rotated(q.slice(h * headDim, (h + 1) * headDim), t, frequencies);
         heads.push(...attend(head, keys.slice(0, t + 1), values));
       }
       times(wo!, asInput(small, Float64Array.from(heads))).forEach((value, j) => {

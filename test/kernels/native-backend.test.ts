@@ -30,17 +30,18 @@ const SHAPES: readonly [string, ModelShape][] = [
   ['bf16', smallShape({ weights: 'bf16' })],
   [
     'w4, 6 heads a tile',
-    smallShape({ queryHeads: 6, kvHeads: 1, headDim: 18, width: 56, ropeFrequencies: frequencies(18) }),
+    smallShape({ queryHeads: 6, kvHeads: 1, headDim: 18, width: 56, rotations: rotations(18) }),
   ],
   [
     'w4, KV heads in two parts',
-    smallShape({ width: 64, headDim: 32, ropeFrequencies: frequencies(32), tiling: tiling(2) }),
+    smallShape({ width: 64, headDim: 32, rotations: rotations(32), tiling: tiling(2) }),
   ],
   ['bf16, KV heads in two parts', smallShape({ weights: 'bf16', width: 41, tiling: tiling(2) })],
 ];
 
-function frequencies(headDim: number): number[] {
-  return Array.from({ length: headDim / 2 }, (_, i) => 50 ** ((-2 * i) / headDim));
+function rotations(headDim: number): ModelShape['rotations'] {
+  const frequencies = Array.from({ length: headDim / 2 }, (_, i) => 50 ** ((-2 * i) / headDim));
+  return [{ frequencies, magnitude: 1, beyond: null }];
 }
 function tiling(partsPerKvHead: number): ModelShape['tiling'] {
   return { partsPerKvHead, ffnColumns: 64, headRows: 16 };

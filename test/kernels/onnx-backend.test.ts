@@ -16,7 +16,9 @@ const SHAPES: readonly [string, ModelShape][] = [
     smallShape({
       width: 64,
       headDim: 32,
-      ropeFrequencies: Array.from({ length: 16 }, (_, i) => 50 ** (-i / 16)),
+      rotations: [
+        { frequencies: Array.from({ length: 16 }, (_, i) => 50 ** (-i / 16)), magnitude: 1, beyond: null },
+      ],
       tiling: { partsPerKvHead: 2, ffnColumns: 64, headRows: 16 },
     }),
   ],

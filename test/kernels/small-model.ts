@@ -1,5 +1,6 @@
 import type { Backend, BackendModel, Batch, PlacedTile, Step } from '../../src/kernels/backend.ts';
 import type { ModelShape, TileKind } from '../../src/pack/manifest.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import {
   constantOffset,
   constantsFloats,
@@ -39,7 +40,11 @@ export function smallShape(changes: Partial<ModelShape> = {}): ModelShape {
     vocabulary: 70,
     context: 96,
     normEpsilon: 1e-5,
-    ropeFrequencies: Array.from({ length: headDim / 2 }, (_, i) => 100 ** ((-2 * i) / headDim)),
+    ...plainFeatures(
+      changes.layers ?? 2,
+      headDim,
+      Array.from({ length: headDim / 2 }, (_, i) => 100 ** ((-2 * i) / headDim)),
+    ),
     tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 32 },
     ...changes,
   };
@@ -221,6 +226,7 @@ export function makeBatch(starts: readonly number[], counts: readonly number[]):
     sequences: Int32Array.from(sequences),
     pageTables: counts.map((_, i) => Int32Array.of(i * 4 + 2, i * 4, i * 4 + 3, i * 4 + 1)),
     logitRows: Int32Array.from(positions, (_, i) => i),
+    lengths: Int32Array.from(positions, position => position + 1),
   };
 }
 

@@ -1,15 +1,17 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { shapeNumbers } from '../../src/kernels/native-backend.ts';
+import { shapeNumbers } from '../../src/kernels/shape-numbers.ts';
 import {
   constantOffset,
   constantsFloats,
   kvPageBytes,
   layerConstantNames,
   paddedVocabulary,
+  TILE_KINDS,
   tileBytes,
   tileCount,
   tilePanels,
+  vectorPlaces,
 } from '../../src/pack/tile-shape.ts';
 import { addon } from './addon-under-test.ts';
 import { smallShape } from './small-model.ts';
@@ -27,30 +29,61 @@ it('the addon and src/pack/tile-shape.ts agree on every place in a tile', () => 
     headBlocks: count(80),
     layers: count(100),
     attentionTiles: count(1000),
+    norms: fc.record({
+      input: fc.boolean(),
+      output: fc.boolean(),
+      queryKey: fc.constantFrom('none' as const, 'head' as const, 'whole' as const),
+    }),
+    biases: fc.record({
+      queryKeyValue: fc.boolean(),
+      output: fc.boolean(),
+      gateUp: fc.boolean(),
+      down: fc.boolean(),
+    }),
+    experts: fc.option(
+      fc.record({
+        count: count(200),
+        perToken: fc.constant(1),
+        width: count(3000),
+        normalized: fc.boolean(),
+        sharedWidth: fc.nat(3000),
+      }),
+    ),
+    dense: count(3),
   });
   fc.assert(
-    fc.property(shapes, ({ heads: [kv, parts, perPart], ffnGroups, headBlocks, attentionTiles, ...rest }) => {
-      const shape = smallShape({
-        ...rest,
-        kvHeads: kv,
-        queryHeads: kv * parts * perPart,
-        tiling: { partsPerKvHead: parts, ffnColumns: ffnGroups * 32, headRows: headBlocks * 16 },
-      });
-      const expected: number[] = [];
-      for (const kind of ['attention', 'ffn', 'head'] as const) {
-        const panels = tilePanels(shape, kind);
-        expected.push(tileCount(shape, kind), tileBytes(shape, kind), panels.length);
-        for (const p of panels)
-          expected.push(p.offset, p.rows, p.paddedRows, p.columns, p.paddedColumns, p.bytes);
-      }
-      expected.push(paddedVocabulary(shape), kvPageBytes(shape, attentionTiles));
-      for (const name of layerConstantNames(shape)) expected.push(constantOffset(shape, name));
-      // The native layout: floats of one layer, where the model's own begin, and where they end.
-      const ofModel = constantOffset(shape, 'finalNorm');
-      expected.push(ofModel / shape.layers, ofModel, constantsFloats(shape));
-      const numbers = shapeNumbers(shape, { attentionTiles, kvPages: 1, maxTokens: 1, maxLogitRows: 1 });
-      expect([...addon.tileShape(numbers)]).toEqual(expected);
-    }),
+    fc.property(
+      shapes,
+      ({ heads: [kv, parts, perPart], ffnGroups, headBlocks, attentionTiles, dense, ...rest }) => {
+        const shape = smallShape({
+          ...rest,
+          width: rest.width + 5,
+          layerFeatures: Array.from({ length: rest.layers }, (_, layer) => ({
+            window: layer,
+            rotation: -1,
+            experts: rest.experts !== null && layer % dense === 0,
+          })),
+          kvHeads: kv,
+          queryHeads: kv * parts * perPart,
+          tiling: { partsPerKvHead: parts, ffnColumns: ffnGroups * 32, headRows: headBlocks * 16 },
+        });
+        const expected: number[] = [];
+        for (const kind of TILE_KINDS) {
+          const panels = tilePanels(shape, kind);
+          expected.push(tileCount(shape, kind), tileBytes(shape, kind), panels.length);
+          for (const p of panels)
+            expected.push(p.offset, p.rows, p.paddedRows, p.columns, p.paddedColumns, p.bytes);
+          expected.push(...vectorPlaces(shape, kind).places.map(({ offset }) => offset));
+        }
+        expected.push(paddedVocabulary(shape), kvPageBytes(shape, attentionTiles));
+        for (const name of layerConstantNames(shape)) expected.push(constantOffset(shape, name));
+        // The native layout: floats of one layer, where the model's own begin, and where they end.
+        const ofModel = constantOffset(shape, 'finalNorm');
+        expected.push(ofModel / shape.layers, ofModel, constantsFloats(shape));
+        const numbers = shapeNumbers(shape, { attentionTiles, kvPages: 1, maxTokens: 1, maxLogitRows: 1 });
+        expect([...addon.tileShape(numbers)]).toEqual(expected);
+      },
+    ),
     { numRuns: 200, seed: 1 },
   );
 });

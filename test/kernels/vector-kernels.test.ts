@@ -176,6 +176,49 @@ describe.each(variants)('%s', kernel => {
     expect(floatBits(residual)).toEqual(floatBits(expected));
   });
 
+  it('caps like the reference and like tanh, whatever comes', () => {
+    const random = randomSource(12);
+    for (const n of SIZES)
+      for (const [cap, size] of [
+        [30, 1],
+        [50, 400],
+        [3, 1e-3],
+        [0.5, 1e30],
+      ] as const) {
+        const x = randomFloats(random, n, size);
+        const [y, expected] = [x.slice(), x.slice()];
+        addon.testSoftCap(kernel, y, cap);
+        addon.testSoftCap('reference', expected, cap);
+        expect(floatBits(y)).toEqual(floatBits(expected));
+        x.forEach((value, i) => {
+          expect(Math.abs(y[i]! - cap * Math.tanh(value / cap))).toBeLessThanOrEqual(cap * 2 ** -21);
+        });
+      }
+    const special = Float32Array.from(SPECIAL);
+    const same = special.slice();
+    addon.testSoftCap(kernel, special, 7);
+    addon.testSoftCap('reference', same, 7);
+    expect(floatBits(special)).toEqual(floatBits(same));
+  });
+
+  it('has the GELU of its formula, like the reference', () => {
+    const random = randomSource(13);
+    for (const n of SIZES) {
+      const gate = n % 2 ? mixed(random, n, 4) : randomFloats(random, n, 4);
+      const up = randomFloats(random, n, 2);
+      const [h, expected] = [poisoned(n + 1), poisoned(n + 1)];
+      addon.testGelu(kernel, gate, up, h);
+      addon.testGelu('reference', gate, up, expected);
+      expect(floatBits(h)).toEqual(floatBits(expected));
+      if (n % 2) continue;
+      gate.forEach((x, i) => {
+        const inner = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+        const exact = 0.5 * x * (1 + Math.tanh(inner)) * up[i]!;
+        expect(Math.abs(h[i]! - exact)).toBeLessThanOrEqual(2 ** -19);
+      });
+    }
+  });
+
   it('rounds to half precision to the nearest, ties to even', () => {
     const random = randomSource(3);
     const ties = Array.from({ length: 200 }, (_, i) => 1 + (2 * i + 1) / 2048);
@@ -203,14 +246,16 @@ describe.each(variants)('%s', kernel => {
         const kv = Uint16Array.from({ length: 8 * dim * 32 }, () => toHalfQuick(random()));
         const q = randomFloats(random, heads * dim, 1);
         const [out, expected] = [poisoned(heads * dim + 16), poisoned(heads * dim + 16)];
-        addon.testAttention(kernel, q, heads, dim, kv, table, positions, out);
-        addon.testAttention('reference', q, heads, dim, kv, table, positions, expected);
+        const first = Math.floor(random() * 2) * Math.floor(random() * positions);
+        const cap = Math.floor(random() * 2) * 3.5;
+        addon.testAttention(kernel, q, heads, dim, kv, table, positions, first, cap, out);
+        addon.testAttention('reference', q, heads, dim, kv, table, positions, first, cap, expected);
         expect(floatBits(out)).toEqual(floatBits(expected));
         expect(out[heads * dim]).toBe(Math.fround(POISON));
-        expectAttention(out, q, heads, dim, Float64Array.from(kv, fromHalf), table, positions);
+        expectAttention(out, q, heads, dim, Float64Array.from(kv, fromHalf), table, positions, first, cap);
         const floats = Float32Array.from(kv, fromHalf);
         out.fill(POISON);
-        addon.testAttentionFloat(kernel, q, heads, dim, floats, table, positions, out);
+        addon.testAttentionFloat(kernel, q, heads, dim, floats, table, positions, first, cap, out);
         expect(floatBits(out)).toEqual(floatBits(expected)); // the same values, only stored wider
       }
     }
@@ -222,8 +267,8 @@ describe.each(variants)('%s', kernel => {
     const q = randomFloats(random, 3 * 32, 1);
     const [out, expected] = [poisoned(96), poisoned(96)];
     for (const positions of [1, 5, 16, 20, 32]) {
-      addon.testAttention(kernel, q, 3, 32, kv, Int32Array.of(1, 0), positions, out);
-      addon.testAttention('reference', q, 3, 32, kv, Int32Array.of(1, 0), positions, expected);
+      addon.testAttention(kernel, q, 3, 32, kv, Int32Array.of(1, 0), positions, 0, 0, out);
+      addon.testAttention('reference', q, 3, 32, kv, Int32Array.of(1, 0), positions, 0, 0, expected);
       expect(floatBits(out)).toEqual(floatBits(expected));
     }
   });
@@ -243,6 +288,8 @@ function expectAttention(
   kv: Float64Array,
   table: Int32Array,
   positions: number,
+  first: number,
+  cap: number,
 ): void {
   const key = (t: number, d: number) => kv[table[t >> 4]! * dim * 32 + d * 16 + (t % 16)]!;
   const value = (t: number, d: number) => kv[table[t >> 4]! * dim * 32 + dim * 16 + (t % 16) * dim + d]!;
@@ -250,7 +297,7 @@ function expectAttention(
     const scores = Array.from({ length: positions }, (_, t) => {
       let sum = 0;
       for (let d = 0; d < dim; d++) sum += q[h * dim + d]! * key(t, d);
-      return sum;
+      return t < first ? Number.NEGATIVE_INFINITY : cap > 0 ? cap * Math.tanh(sum / cap) : sum;
     });
     const most = Math.max(...scores);
     const p = scores.map(score => Math.exp(score - most));

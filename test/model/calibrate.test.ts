@@ -3,6 +3,7 @@ import type { Backend, Step } from '../../src/kernels/backend.ts';
 import { calibrate } from '../../src/model/calibrate.ts';
 import { fixedPointScales, TileOutputs } from '../../src/model/calibrate-ranges.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import { constantOffset, constantsFloats } from '../../src/pack/tile-shape.ts';
 
 const shape: ModelShape = {
@@ -16,7 +17,7 @@ const shape: ModelShape = {
   vocabulary: 16,
   context: 64,
   normEpsilon: 1e-5,
-  ropeFrequencies: [1],
+  ...plainFeatures(2, 2, [1]),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
 };
 
@@ -62,6 +63,7 @@ function scripted(output: (layer: number, half: string, channel: number) => numb
           residual: new Float32Array(maxTokens * 32),
           partial,
           logits: new Float32Array(16),
+          routes: new Int32Array(0),
         },
         setBatch: () => undefined,
         setConstants: changed => {
@@ -153,7 +155,7 @@ test('outputs that are no numbers are an error, and everything is given back', a
 });
 
 test('tiles that cancel each other still have room one by one', () => {
-  const outputs = new TileOutputs(1, 1);
+  const outputs = new TileOutputs(1, 1, 2);
   outputs.add(Int32Array.of(1000));
   outputs.add(Int32Array.of(-1000));
   const ranges = outputs.ranges(Float32Array.of(1), 0);

@@ -3,6 +3,7 @@ import { cutAttentionTile, cutFfnTile, cutHeadTile, type ReadRows } from '../../
 import type { MatrixRows } from '../../src/model/stored-rows.ts';
 import type { ModelShape, WeightFormat } from '../../src/pack/manifest.ts';
 import { bf16ToFloat, floatToBf16 } from '../../src/pack/number-formats.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import { tileCount, tilePanels } from '../../src/pack/tile-shape.ts';
 import { decodePanel } from './decode-panel.ts';
 import { randomNumbers } from './small-checkpoint.ts';
@@ -18,7 +19,7 @@ const shape = (weights: WeightFormat): ModelShape => ({
   vocabulary: 50,
   context: 64,
   normEpsilon: 1e-5,
-  ropeFrequencies: [1, 0.5, 0.25, 0.125, 0.0625],
+  ...plainFeatures(1, 10, [1, 0.5, 0.25, 0.125, 0.0625]),
   tiling: { partsPerKvHead: 3, ffnColumns: 64, headRows: 32 },
 });
 
@@ -112,7 +113,12 @@ for (const weights of ['bf16', 'w4'] as const) {
   test(`${weights}: FFN tiles, the last one not full`, async () => {
     const [both, down] = tilePanels(s, 'ffn');
     for (const index of [0, 1]) {
-      const tile = await cutFfnTile(s, { gate: m.gate.read, up: m.up.read, down: m.down }, index);
+      const tile = await cutFfnTile(
+        s,
+        { gate: m.gate.read, up: m.up.read, down: m.down, width: s.ffnWidth },
+        index,
+        'ffn',
+      );
       expectPanel(s, decodePanel(weights, both!, tile), (r, c) => {
         const matrix = Math.floor(r / 16) % 2 === 0 ? m.gate : m.up;
         return matrix.values[index * 64 + Math.floor(r / 32) * 16 + (r % 16)]?.[c];

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { chooseTiling } from '../../src/model/cut-tiling.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 
-const base = { layers: 1, headDim: 64, context: 64, normEpsilon: 1e-5, ropeFrequencies: [] };
+const base = { layers: 1, headDim: 64, context: 64, normEpsilon: 1e-5, ...plainFeatures(1, 64, []) };
 const demo = { ...base, width: 512, queryHeads: 8, kvHeads: 4, ffnWidth: 1536, vocabulary: 8192 };
 const llama1b = { ...base, width: 2048, queryHeads: 32, kvHeads: 8, ffnWidth: 8192, vocabulary: 128256 };
 

@@ -17,7 +17,10 @@ function open(format: 'bf16' | 'int8', cacheBytes: number) {
     );
   let reads = 0;
   const embedding = new Embedding({
-    manifest: { shape: { width, vocabulary: 6 }, embedding: { offset: 100, format, rowBytes } },
+    manifest: {
+      shape: { width, vocabulary: 6, embeddingScale: 1 },
+      embedding: { offset: 100, format, rowBytes },
+    },
     readAt: async (offset, target) => {
       reads++;
       target.set(file.subarray(offset, offset + target.length));

@@ -8,5 +8,8 @@ import { bf16ToFloat, floatToBf16 } from '../../src/pack/number-formats.ts';
  */
 export const withGoldenFrequencies = (shape: ModelShape): ModelShape => ({
   ...shape,
-  ropeFrequencies: shape.ropeFrequencies.map(frequency => bf16ToFloat(floatToBf16(frequency))),
+  rotations: shape.rotations.map(rotation => ({
+    ...rotation,
+    frequencies: rotation.frequencies.map(frequency => bf16ToFloat(floatToBf16(frequency))),
+  })),
 });

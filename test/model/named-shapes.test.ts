@@ -35,7 +35,7 @@ test('comments and empty lines are passed over, and a dash leaves a field out', 
     name: 'tiny',
     config: { shape: { width: 64, headDim: 16, vocabulary: 300 } },
   });
-  expect(shape!.config.shape.ropeFrequencies[1]).toBeCloseTo(10000 ** (-2 / 16));
+  expect(shape!.config.shape.rotations[0]!.frequencies[1]).toBeCloseTo(10000 ** (-2 / 16));
 });
 
 test.each([

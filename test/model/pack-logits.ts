@@ -30,6 +30,7 @@ export async function packLogits(
       sequences: new Int32Array(ids.length),
       pageTables: [Int32Array.from({ length: pages }, (_, page) => page)],
       logitRows: Int32Array.from(ids.keys()),
+      lengths: new Int32Array(ids.length).fill(ids.length),
     });
     const readAt = async (offset: number, target: Uint8Array) =>
       target.set(file.subarray(offset, offset + target.length));

@@ -44,6 +44,7 @@ class PlainModel {
       residual: new Float32Array(maxTokens * shape.width),
       partial: new Int32Array(maxTokens * shape.width),
       logits: new Float32Array(maxLogitRows * paddedVocabulary(shape)),
+      routes: new Int32Array(0),
     };
   }
 
@@ -103,8 +104,10 @@ class PlainModel {
         this.pass.residual[i]! += this.pass.partial[i]! / scale[i % width]!;
     } else if (step.op === 'head-begin') {
       this.#normed = [...this.#batch!.logitRows].map(token => this.#norm(token, this.#constant('finalNorm')));
-    } else {
+    } else if (step.op === 'head-tiles') {
       for (const tile of step.tiles) this.#head(tile);
+    } else {
+      throw new Error(`no ${step.op} here`);
     }
     return 0;
   }
@@ -160,10 +163,10 @@ class PlainModel {
   }
 
   #rotate(x: Float64Array, token: number): Float64Array {
-    const { ropeFrequencies } = this.#memory.shape;
+    const { frequencies } = this.#memory.shape.rotations[0]!;
     const half = x.length / 2;
     const out = new Float64Array(x.length);
-    ropeFrequencies.forEach((frequency, i) => {
+    frequencies.forEach((frequency, i) => {
       const angle = this.#batch!.positions[token]! * frequency;
       out[i] = x[i]! * Math.cos(angle) - x[i + half]! * Math.sin(angle);
       out[i + half] = x[i + half]! * Math.cos(angle) + x[i]! * Math.sin(angle);

@@ -2,6 +2,7 @@ import * as fs from 'node:fs/promises';
 import type { FileSystem } from '../../src/pack/file-system.ts';
 import type { Manifest, ModelShape } from '../../src/pack/manifest.ts';
 import { PackWriter } from '../../src/pack/pack-writer.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import { tileOrder } from '../../src/pack/read-manifest.ts';
 import { constantsFloats, tileBytes } from '../../src/pack/tile-shape.ts';
 import { crc32c } from './crc32c-table.ts';
@@ -17,7 +18,7 @@ export const SHAPE: ModelShape = {
   vocabulary: 30,
   context: 128,
   normEpsilon: 1e-5,
-  ropeFrequencies: [1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
+  ...plainFeatures(2, 16, [1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
 };
 

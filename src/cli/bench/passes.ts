@@ -53,7 +53,7 @@ export async function promptSeconds(
   for (let start = 0; start < tokens; start += maxTokens) {
     const part = prompt.slice(start, start + maxTokens);
     const logitsAt = start + part.length === tokens ? [part.length - 1] : [];
-    await lane.runner.run([{ pages, start, tokens: part, logitsAt }]);
+    await lane.runner.run([{ pages, length: tokens, start, tokens: part, logitsAt }]);
   }
   return (performance.now() - before) / 1000;
 }
@@ -67,7 +67,13 @@ export async function passSeconds(
 ): Promise<number> {
   const before = performance.now();
   const rows = await lane.runner.run([
-    { pages, start, tokens: promptOf(tokens, start), logitsAt: Array.from({ length: tokens }, (_, i) => i) },
+    {
+      pages,
+      length: start + tokens,
+      start,
+      tokens: promptOf(tokens, start),
+      logitsAt: Array.from({ length: tokens }, (_, i) => i),
+    },
   ]);
   const seconds = (performance.now() - before) / 1000;
   if (rows.length !== tokens || !rows.every(row => Number.isFinite(row[0])))

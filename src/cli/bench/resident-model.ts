@@ -138,6 +138,7 @@ export class ResidentModel {
       constants: this.#constants,
       weights: this.weights,
       window: this.#window,
+      experts: null,
       kvPages: this.pages.length,
     });
     this.#opened.push(() => device.model.close());

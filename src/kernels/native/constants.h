@@ -15,6 +15,10 @@ constexpr float kExp4 = 0.0416665561f;
 constexpr float kExp5 = 0.00836320315f;
 constexpr float kExp6 = 0.00139262131f;
 
+// GELU: twice sqrt(2 / pi), and that times 0.044715
+constexpr float kGelu1 = 1.59576912f;
+constexpr float kGelu3 = 0.0713548163f;
+
 // Groups whose largest magnitude is under this quantize to zeros (2^-100: 127 / amax stays finite).
 constexpr float kQuantizeLeast = 7.88860905e-31f;
 

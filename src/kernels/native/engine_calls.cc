@@ -1,11 +1,13 @@
 // The calls that make up a backend: pools, models, batches and runs.
 #include "engine_calls.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <new>
 #include <system_error>
 
+#include "batch_args.h"
 #include "dispatch.h"
 #include "executor.h"
 #include "memory.h"
@@ -147,28 +149,8 @@ bool read_constants(napi_env env, napi_value value, Model* model) {
           throw_range(env, "constants", "a fixed-point scale is not a power of two from 2^-120 to 2^120");
           return false;
         }
-        model->inverses[size_t((layer * 2 + half) * s.width + i)] = 1.0f / scale;
+        model->inverses[size_t((layer * 2 + half) * s.width + i)] = s.residual_scale / scale;
       }
-  return true;
-}
-
-bool read_frequencies(napi_env env, napi_value value, Model* model) {
-  void* data;
-  size_t count;
-  if (!read_typed(env, value, "ropeFrequencies", napi_float64_array, 8, &data, &count)) return false;
-  if (int64_t(count) * 2 != model->shape.head_dim) {
-    throw_range(env, "ropeFrequencies", "has not headDim / 2 numbers");
-    return false;
-  }
-  for (size_t i = 0; i < count; i++) {
-    const double frequency = static_cast<double*>(data)[i];
-    // The cosine's argument stays under 2^20 quarter turns, where its reduction is exact.
-    if (!(std::fabs(frequency) * double(model->shape.context) < 0x1p20)) {
-      throw_range(env, "ropeFrequencies", "times context is over 2^20 radians, or not a number");
-      return false;
-    }
-    model->frequencies.push_back(float(frequency));
-  }
   return true;
 }
 
@@ -191,17 +173,17 @@ bool pass_buffer(napi_env env, napi_value result, const char* name, int64_t floa
   return hold(model, *data) && napi_set_named_property(env, result, name, buffer) == napi_ok;
 }
 
-// createModel(pool, numbers, ropeFrequencies, constants, weights)
-//   -> {model, residual, partial, logits}, the last three ArrayBuffers
+// createModel(pool, numbers, constants, weights)
+//   -> {model, residual, partial, logits, routes}, the last four ArrayBuffers
 napi_value create_model(napi_env env, napi_callback_info info) {
-  napi_value argument[5];
+  napi_value argument[4];
   auto handle = std::make_shared<ModelHandle>();
   auto model = std::make_shared<Model>();
   uint8_t* weights;
-  if (!arguments(env, info, 5, argument) || !unwrap_object(env, argument[0], "pool", &kPoolTag, &handle->pool) ||
+  if (!arguments(env, info, 4, argument) || !unwrap_object(env, argument[0], "pool", &kPoolTag, &handle->pool) ||
       !read_shape(env, argument[1], &model->shape, &model->limits) ||
-      !read_frequencies(env, argument[2], model.get()) || !read_constants(env, argument[3], model.get()) ||
-      !read_buffer(env, argument[4], "weights", 1, &weights, &model->weights_bytes))
+      !read_constants(env, argument[2], model.get()) ||
+      !read_buffer(env, argument[3], "weights", 1, &weights, &model->weights_bytes))
     return nullptr;
   if (handle->pool->report == nullptr) {
     throw_range(env, "pool", "is closed");
@@ -216,25 +198,30 @@ napi_value create_model(napi_env env, napi_callback_info info) {
   model->engine = handle->pool->engine;
   model->attention_panels = tile_panels(s, TileKind::attention);
   model->ffn_panels = tile_panels(s, TileKind::ffn);
+  model->expert_panels = tile_panels(s, TileKind::expert);
   model->head_panels = tile_panels(s, TileKind::head);
-  model->limit[0] = fixed_limit(s.tile_count(TileKind::attention));
-  model->limit[1] = fixed_limit(s.tile_count(TileKind::ffn));
+  model->attention_vectors = TileVectors(s, TileKind::attention, model->attention_panels.vectors);
+  model->ffn_vectors = TileVectors(s, TileKind::ffn, model->ffn_panels.vectors);
+  for (int half = 0; half < 2; half++) model->limit[half] = fixed_limit(s.summed_tiles(half));
   const std::string problem = model->reserve();
   if (!problem.empty()) {
     throw_range(env, "createModel", problem.c_str());
     return nullptr;
   }
   napi_value result, object;
-  void *residual, *partial, *logits;
+  void *residual, *partial, *logits, *routes;
   napi_create_object(env, &result);
   const int64_t channels = model->limits.max_tokens * s.width;
   if (!pass_buffer(env, result, "residual", channels, model.get(), &residual) ||
       !pass_buffer(env, result, "partial", channels, model.get(), &partial) ||
-      !pass_buffer(env, result, "logits", model->limits.max_logit_rows * s.padded_vocabulary(), model.get(), &logits))
+      !pass_buffer(env, result, "logits", model->limits.max_logit_rows * s.padded_vocabulary(), model.get(), &logits) ||
+      !pass_buffer(env, result, "routes", model->limits.max_tokens * std::max<int64_t>(1, s.experts_per_token),
+                   model.get(), &routes))
     return nullptr;
   model->residual = static_cast<float*>(residual);
   model->partial = static_cast<int32_t*>(partial);
   model->logits = static_cast<float*>(logits);
+  model->routes = static_cast<int32_t*>(routes);
   handle->model = std::move(model);
   if (!wrap_object(env, handle, &kModelTag, &object)) return nullptr;
   napi_set_named_property(env, result, "model", object);
@@ -272,73 +259,13 @@ napi_value close_model(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-bool read_int32s(napi_env env, napi_value value, const char* name, size_t most, std::vector<int32_t>* out) {
-  void* data;
-  size_t count;
-  if (!read_typed(env, value, name, napi_int32_array, 4, &data, &count)) return false;
-  if (count > most) {
-    throw_range(env, name, "is too long");
-    return false;
-  }
-  out->assign(static_cast<int32_t*>(data), static_cast<int32_t*>(data) + count);
-  return true;
-}
-
-const char* page_table_problem(const Batch& b, const Model& m) {
-  if (b.page_table_starts.empty() || b.page_table_starts.front() != 0 ||
-      b.page_table_starts.back() != int32_t(b.pages.size()))
-    return "page table starts do not span the pages";
-  for (size_t i = 1; i < b.page_table_starts.size(); i++)
-    if (b.page_table_starts[i] < b.page_table_starts[i - 1]) return "page table starts fall";
-  for (int32_t page : b.pages)
-    if (page < 0 || page >= m.limits.kv_pages) return "a page is not from 0 to kvPages - 1";
-  return nullptr;
-}
-
-// Null, or what is wrong with a batch.
-const char* batch_problem(const Batch& b, const Model& m) {
-  if (b.sequences.size() != b.positions.size()) return "positions and sequences differ in length";
-  if (const char* problem = page_table_problem(b, m)) return problem;
-  const size_t tables = b.page_table_starts.size() - 1;
-  std::vector<int32_t> last(tables, -1);
-  for (size_t t = 0; t < b.positions.size(); t++) {
-    const int32_t sequence = b.sequences[t], position = b.positions[t];
-    if (sequence < 0 || size_t(sequence) >= tables) return "a sequence has no page table";
-    if (position < 0 || position >= m.shape.context) return "a position is not from 0 to context - 1";
-    const size_t s = size_t(sequence);
-    if (position / kPagePositions >= b.page_table_starts[s + 1] - b.page_table_starts[s])
-      return "a position is behind the pages of its sequence";
-    if (position <= last[s]) return "positions of a sequence do not rise";
-    last[s] = position;
-  }
-  int32_t before = -1;
-  for (int32_t row : b.logit_rows) {
-    if (row <= before || size_t(row) >= b.positions.size()) return "logit rows are not rising tokens of the batch";
-    before = row;
-  }
-  return nullptr;
-}
-
-// setBatch(model, positions, sequences, pages, pageTableStarts, logitRows), all Int32Array. Page table i is
-// pages[pageTableStarts[i] .. pageTableStarts[i + 1]).
+// setBatch(model, positions, sequences, pages, pageTableStarts, logitRows, lengths, frequencies); see batch_args.h.
 napi_value set_batch(napi_env env, napi_callback_info info) {
-  napi_value argument[6];
+  napi_value argument[8];
   std::shared_ptr<ModelHandle> handle;
-  if (!arguments(env, info, 6, argument) || !read_idle_model(env, argument[0], &handle)) return nullptr;
-  Model& m = *handle->model;
-  const size_t tokens = size_t(m.limits.max_tokens);
+  if (!arguments(env, info, 8, argument) || !read_idle_model(env, argument[0], &handle)) return nullptr;
   Batch batch;
-  if (!read_int32s(env, argument[1], "positions", tokens, &batch.positions) ||
-      !read_int32s(env, argument[2], "sequences", tokens, &batch.sequences) ||
-      !read_int32s(env, argument[3], "pages", size_t(1) << 26, &batch.pages) ||
-      !read_int32s(env, argument[4], "pageTableStarts", size_t(1) << 20, &batch.page_table_starts) ||
-      !read_int32s(env, argument[5], "logitRows", size_t(m.limits.max_logit_rows), &batch.logit_rows))
-    return nullptr;
-  if (const char* problem = batch_problem(batch, m)) {
-    throw_range(env, "batch", problem);
-    return nullptr;
-  }
-  m.batch = std::move(batch);
+  if (read_batch(env, argument + 1, *handle->model, &batch)) handle->model->batch = std::move(batch);
   return nullptr;
 }
 

@@ -10,7 +10,16 @@
 
 namespace potluck {
 
-enum class Op { begin = 0, tiles = 1, end = 2, head_begin = 3, head_tiles = 4 };
+enum class Op {
+  begin = 0,
+  tiles = 1,
+  end = 2,
+  head_begin = 3,
+  head_tiles = 4,
+  expert_tiles = 5,
+  squares = 6,       // sums of squares of the queries and keys of tiles, into `partial`
+  square_norms = 7,  // those of all devices become norm factors; clears `partial`
+};
 
 struct PlacedTile {
   const uint8_t* at;

@@ -31,7 +31,9 @@ struct AttentionArgs {
   const uint8_t* kv;     // first page of the store, at this tile's part
   size_t page_bytes;     // from page to page
   const int32_t* pages;  // [ceil(positions / 16)] page numbers
-  int positions;         // keys to look at: 0 .. positions - 1
+  int first;             // keys to look at: first .. positions - 1
+  int positions;
+  float soft_cap;        // scores become cap * tanh(score / cap); 0: they stay
   float* scores;         // scratch [min(heads, 4), positions rounded up to 16]
   float* out;            // [heads, head_dim], nothing behind it is touched
 };
@@ -58,6 +60,10 @@ struct Kernels {
   void (*exp)(const float* x, int n, float* y);
   // h = gate / (1 + exp(-gate)) * up
   void (*silu_mul)(const float* gate, const float* up, int n, float* h);
+  // h = gate / (1 + exp(-z)) * up, z = gate * (kGelu1 + kGelu3 * gate^2): GELU by its tanh approximation
+  void (*gelu_mul)(const float* gate, const float* up, int n, float* h);
+  // x = cap * tanh(x / cap), as cap * (1 - 2 / (exp(x * (2 / cap)) + 1))
+  void (*soft_cap)(float* x, int n, float cap);
 
   // partial[i] += fixed(v[i] * scale[i]); returns how many were clamped or not a number.
   int64_t (*add_fixed)(const float* v, const float* scale, int n, float limit, int32_t* partial);

@@ -101,7 +101,7 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
 namespace potluck {
 const Kernels kAvx512VnniKernels = {
     "avx512-vnni", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many,      silu_mul,  add_fixed,   add_residual, to_half, attention<HalfKv>,
+    exp_many, silu_mul, gelu_mul, soft_cap, add_fixed, add_residual, to_half, attention<HalfKv>,
     attention<FloatKv>,
 };
 

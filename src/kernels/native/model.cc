@@ -1,5 +1,7 @@
 #include "model.h"
 
+#include <algorithm>
+
 #include "memory.h"
 
 namespace potluck {
@@ -35,9 +37,9 @@ void Model::place(uint8_t* base, size_t* bytes) {
   const size_t tokens = size_t(limits.max_tokens), logit_rows = size_t(limits.max_logit_rows);
   const size_t width = size_t(round_up(shape.width, kGroup));
   const size_t attention = size_t(shape.tile_count(TileKind::attention)) * tokens;
-  const size_t ffn = size_t(shape.tile_count(TileKind::ffn)) * tokens;
+  const size_t ffn =
+      size_t(std::max(shape.step_tiles(TileKind::ffn), shape.step_tiles(TileKind::expert))) * tokens;
   const size_t query = size_t(round_up(shape.tile_query_width(), kGroup));
-  const size_t half = size_t(shape.head_dim / 2);
 
   rows(&input, tokens, width);
   rows(&head_input, logit_rows, width);
@@ -53,11 +55,19 @@ void Model::place(uint8_t* base, size_t* bytes) {
     attention_out.floats = attention_floats;
   }
   rows(&hidden, ffn, size_t(shape.ffn_columns));
-  cosines = floats(tokens * half);
-  sines = floats(tokens * half);
+  cosines = floats(tokens * pairs());
+  sines = floats(tokens * pairs());
+  route_weights = floats(tokens * size_t(shape.experts_per_token));
+  square_factors = floats(tokens * 2);
   for (ThreadScratch& t : threads) {
     t.block = floats(size_t(kTokenChunk) * kMostBlocks * 16);
     t.row = floats(width);
+    t.sum = floats(width);
+    t.head = floats(size_t(round_up(shape.head_dim, kGroup)));
+    t.routes = floats(size_t(round_up(shape.experts, kBlockRows)));
+    t.picked = reinterpret_cast<int32_t*>(floats(shape.experts > 0 ? tokens : 0));
+    t.picked_weights = floats(shape.experts > 0 ? tokens : 0);
+    t.gathered = shape.experts > 0 ? take(size_t(kTokenChunk) * (w4 ? input.quantized.stride : input.stride * 4)) : nullptr;
     t.hidden = floats(32);
     t.scores = floats(size_t(4 * round_up(shape.context, kPagePositions)));
     t.saturated = 0;
@@ -68,6 +78,8 @@ void Model::place(uint8_t* base, size_t* bytes) {
 
 std::string Model::reserve() {
   threads.resize(size_t(engine->pool.threads()));
+  rotation_starts.assign(1, 0);
+  for (const Rotation& r : shape.rotations) rotation_starts.push_back(rotation_starts.back() + size_t(r.pairs));
   place(nullptr, &scratch_bytes_);
   if (scratch_bytes_ > kMostScratch) return "needs more than 16 GiB of scratch memory; lower maxTokens";
   page_bytes = size_t(shape.kv_page_bytes(limits.attention_tiles));

@@ -26,6 +26,12 @@ constexpr int kMostBlocks = 8;
 struct ThreadScratch {
   float* block;   // [kTokenChunk, kMostBlocks * 16] outputs of one matmul call
   float* row;     // [width padded to 32] a normed row
+  float* sum;     // [width padded to 32] the sum over all tiles of a half layer
+  float* head;    // [head_dim padded to 32] a normed query or key
+  float* routes;  // [experts padded to 16] the router's scores
+  int32_t* picked;       // [max_tokens] tokens of one expert
+  float* picked_weights; // [max_tokens]
+  uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
   float* hidden;  // [32] one group of FFN activations
   float* scores;  // [4, context rounded to 16]
   int64_t saturated;
@@ -44,6 +50,8 @@ struct Batch {
   std::vector<int32_t> pages;              // page tables, one after another
   std::vector<int32_t> page_table_starts;  // [sequences + 1] into pages
   std::vector<int32_t> logit_rows;         // [logit rows]
+  std::vector<int32_t> lengths;            // [tokens] row of `frequencies`: which length of the sequence holds
+  std::vector<float> frequencies;          // [rows, pairs of all rotations]
   bool rotated = false;                    // the rope table is of these positions
 
   int64_t tokens() const { return int64_t(positions.size()); }
@@ -64,8 +72,8 @@ class Model {
 
   ConstantsLayout constants_layout;
   std::vector<float> constants;  // as in the pack, constants_layout.floats of them
-  std::vector<float> inverses;   // [layers, 2, width] 1 / scale
-  std::vector<float> frequencies;
+  std::vector<float> inverses;   // [layers, 2, width] residual_scale / scale
+  std::vector<size_t> rotation_starts;  // [rotations + 1] first pair of each among those of all
   float limit[2];  // largest fixed-point magnitude of one tile's output, by half
 
   const uint8_t* weights = nullptr;
@@ -74,8 +82,10 @@ class Model {
   float* residual = nullptr;   // [max_tokens, width]
   int32_t* partial = nullptr;  // [max_tokens, width]
   float* logits = nullptr;     // [max_logit_rows, padded vocabulary]
+  int32_t* routes = nullptr;   // [max_tokens, experts_per_token] experts of each token, likeliest first
 
-  TilePanels attention_panels, ffn_panels, head_panels;
+  TilePanels attention_panels, ffn_panels, expert_panels, head_panels;
+  TileVectors attention_vectors, ffn_vectors;
 
   // Scratch, all in one mapping.
   Rows input;          // [max_tokens] of width: a half layer's input
@@ -88,8 +98,10 @@ class Model {
   size_t q_stride = 0, kv_stride = 0;
   float* attention_floats = nullptr;  // [tiles * max_tokens, attention_stride] before quantizing
   size_t attention_stride = 0;
-  float* cosines = nullptr;  // [max_tokens, head_dim / 2]
+  float* cosines = nullptr;  // [max_tokens, pairs of all rotations]
   float* sines = nullptr;
+  float* route_weights = nullptr;   // [max_tokens, experts_per_token]
+  float* square_factors = nullptr;  // [max_tokens, 2] of a token's queries and keys: 1 / sqrt(mean square + epsilon)
   std::vector<ThreadScratch> threads;
 
   uint8_t* kv = nullptr;  // [kv_pages, kv_page_bytes]
@@ -114,9 +126,19 @@ class Model {
   const float* scale(int64_t layer, int half) const {
     return layer_constant(layer, half == 0 ? constants_layout.attention_scale : constants_layout.ffn_scale);
   }
+  // What is added to the sum over all tiles of a half layer, or its norm; null where the model has none.
+  const float* sum_bias(int64_t layer, int half) const {
+    if (half == 0 ? !shape.output_bias : !shape.down_bias) return nullptr;
+    return layer_constant(layer, half == 0 ? constants_layout.output_bias : constants_layout.down_bias);
+  }
+  const float* output_norm(int64_t layer, int half) const {
+    if (!shape.output_norms) return nullptr;
+    return layer_constant(layer, half == 0 ? constants_layout.attention_output_norm : constants_layout.ffn_output_norm);
+  }
   const float* inverse(int64_t layer, int half) const {
     return inverses.data() + size_t((layer * 2 + half) * shape.width);
   }
+  size_t pairs() const { return rotation_starts.back(); }
   const float* final_norm() const { return constants.data() + size_t(constants_layout.final_norm); }
 
   std::vector<const void*> held;  // regions of hold_memory

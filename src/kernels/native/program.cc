@@ -42,10 +42,12 @@ class Reader {
 bool read_tiles(napi_env env, Reader& reader, const Model& model, TileKind kind, int64_t count, Program* out) {
   const TilePanels& panels = kind == TileKind::attention ? model.attention_panels
                              : kind == TileKind::ffn     ? model.ffn_panels
+                             : kind == TileKind::expert  ? model.expert_panels
                                                          : model.head_panels;
   const int64_t last_offset = int64_t(model.weights_bytes) - panels.tile_bytes;
   const int64_t last_slot = kind == TileKind::attention ? model.limits.attention_tiles - 1
                             : kind == TileKind::ffn     ? 0
+                            : kind == TileKind::expert  ? model.shape.experts - 1
                                                         : model.shape.padded_vocabulary() - model.shape.head_rows;
   const size_t first = out->tiles.size();
   for (int64_t i = 0; i < count; i++) {
@@ -62,7 +64,7 @@ bool read_tiles(napi_env env, Reader& reader, const Model& model, TileKind kind,
     }
     out->tiles.push_back(PlacedTile{model.weights + offset, slot});
   }
-  if (kind == TileKind::ffn) return true;
+  if (kind == TileKind::ffn || kind == TileKind::expert) return true;
   // Two tiles of one slot in one step would write the same keys or logits at the same time.
   std::vector<int64_t> slots;
   for (size_t i = first; i < out->tiles.size(); i++) slots.push_back(out->tiles[i].slot);
@@ -72,6 +74,18 @@ bool read_tiles(napi_env env, Reader& reader, const Model& model, TileKind kind,
     return false;
   }
   return true;
+}
+
+// Whether the model has what an op is for, at that place.
+bool belongs(napi_env env, Op op, int64_t layer, int64_t half, const ModelShape& s) {
+  const bool squares = op == Op::squares || op == Op::square_norms;
+  if (squares && (half != 0 || s.query_key_norm != QueryKeyNorm::whole))
+    throw_range(env, "op", "squares are of the attention half of a model that norms all heads as one");
+  else if (op == Op::expert_tiles && (half != 1 || !s.layer_features[size_t(layer)].experts))
+    throw_range(env, "op", "expert tiles are of the FFN half of a layer with experts");
+  else
+    return true;
+  return false;
 }
 
 }  // namespace
@@ -84,13 +98,17 @@ bool read_program(napi_env env, const Model& model, const double* words, size_t 
   Reader reader(env, words, count);
   while (!reader.done()) {
     int64_t op, layer, half, tiles;
-    if (!reader.next("op", 0, 4, &op) || !reader.next("layer", 0, model.shape.layers - 1, &layer) ||
+    if (!reader.next("op", 0, 7, &op) || !reader.next("layer", 0, model.shape.layers - 1, &layer) ||
         !reader.next("half", 0, 1, &half))
       return false;
-    const bool head = Op(op) == Op::head_tiles;
-    const TileKind kind = head ? TileKind::head : half == 0 ? TileKind::attention : TileKind::ffn;
-    const bool takes_tiles = head || Op(op) == Op::tiles;
-    if (!reader.next("tile count", 0, takes_tiles ? model.shape.tile_count(kind) : 0, &tiles)) return false;
+    if (!belongs(env, Op(op), layer, half, model.shape)) return false;
+    const TileKind kind = Op(op) == Op::head_tiles     ? TileKind::head
+                          : Op(op) == Op::expert_tiles ? TileKind::expert
+                          : half == 0                  ? TileKind::attention
+                                                       : TileKind::ffn;
+    const bool takes_tiles =
+        Op(op) == Op::tiles || Op(op) == Op::head_tiles || Op(op) == Op::expert_tiles || Op(op) == Op::squares;
+    if (!reader.next("tile count", 0, takes_tiles ? model.shape.step_tiles(kind) : 0, &tiles)) return false;
     out->steps.push_back(Step{Op(op), layer, int(half), out->tiles.size(), size_t(tiles)});
     if (!read_tiles(env, reader, model, kind, tiles, out)) return false;
   }

@@ -121,6 +121,18 @@ void silu_mul(const float* gate, const float* up, int n, float* h) {
   for (int i = 0; i < n; i++) h[i] = gate[i] / (1.0f + exp_one(-gate[i])) * up[i];
 }
 
+void gelu_mul(const float* gate, const float* up, int n, float* h) {
+  for (int i = 0; i < n; i++) {
+    const float g = gate[i], z = g * std::fma(g * g, kGelu3, kGelu1);
+    h[i] = g / (1.0f + exp_one(-z)) * up[i];
+  }
+}
+
+void soft_cap(float* x, int n, float cap) {
+  const float inverse = 2.0f / cap;
+  for (int i = 0; i < n; i++) x[i] = cap * (1.0f - 2.0f / (exp_one(x[i] * inverse) + 1.0f));
+}
+
 int64_t add_fixed(const float* v, const float* scale, int n, float limit, int32_t* partial) {
   int64_t saturated = 0;
   for (int i = 0; i < n; i++) {
@@ -161,24 +173,25 @@ void attention(const AttentionArgs* a) {
     const float* q = a->q + size_t(h) * dim;
     float* out = a->out + size_t(h) * dim;
     float most = -std::numeric_limits<float>::infinity();
-    for (int t = 0; t < a->positions; t++) {
+    for (int t = a->first; t < a->positions; t++) {
       const uint8_t* page = a->kv + size_t(a->pages[t / 16]) * a->page_bytes;
       float acc = 0;
       for (size_t d = 0; d < dim; d++) {
         acc = std::fma(q[d], load_kv(page + (d * 16 + size_t(t % 16)) * sizeof(Kv), Kv{}), acc);
       }
+      if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
       a->scores[t] = acc;
       most = acc > most ? acc : most;
     }
     float s[16] = {};
-    for (int t = 0; t < a->positions; t++) {
+    for (int t = a->first; t < a->positions; t++) {
       a->scores[t] = exp_one(a->scores[t] - most);
       s[t % 16] += a->scores[t];
     }
     const float sum = fold(s);
     for (size_t d = 0; d < dim; d++) {
       float acc = 0;
-      for (int t = 0; t < a->positions; t++) {
+      for (int t = a->first; t < a->positions; t++) {
         const uint8_t* values = a->kv + size_t(a->pages[t / 16]) * a->page_bytes + dim * 16 * sizeof(Kv);
         acc = std::fma(a->scores[t], load_kv(values + (size_t(t % 16) * dim + d) * sizeof(Kv), Kv{}), acc);
       }
@@ -191,8 +204,8 @@ void attention(const AttentionArgs* a) {
 
 const Kernels kReferenceKernels = {
     "reference", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many,    silu_mul,  add_fixed,   add_residual, to_half, attention<uint16_t>,
-    attention<float>,
+    exp_many,    silu_mul,  gelu_mul,    soft_cap,     add_fixed, add_residual, to_half,
+    attention<uint16_t>, attention<float>,
 };
 
 }  // namespace potluck

@@ -36,7 +36,7 @@ double cosine(double r) {
 
 }  // namespace
 
-void rope_row(int position, const float* frequencies, int half, float* c, float* s) {
+void rope_row(int position, const float* frequencies, int half, float magnitude, float* c, float* s) {
   for (int i = 0; i < half; i++) {
     const float angle = float(position) * frequencies[i];
     const double n = std::rint(double(angle) * kTwoByPi);
@@ -44,8 +44,8 @@ void rope_row(int position, const float* frequencies, int half, float* c, float*
     const double sin_r = sine(r), cos_r = cosine(r);
     const int quarter = int(int64_t(n) & 3);
     const double values[4] = {cos_r, -sin_r, -cos_r, sin_r};  // cos(r + quarter * pi / 2)
-    c[i] = float(values[quarter]);
-    s[i] = float(values[(quarter + 3) & 3]);
+    c[i] = float(values[quarter]) * magnitude;
+    s[i] = float(values[(quarter + 3) & 3]) * magnitude;
   }
 }
 

@@ -3,7 +3,7 @@
 
 namespace potluck {
 
-// c[i], s[i] = cos, sin of float(position) * frequencies[i].
-void rope_row(int position, const float* frequencies, int half, float* c, float* s);
+// c[i], s[i] = cos, sin of float(position) * frequencies[i], rounded to float, times magnitude.
+void rope_row(int position, const float* frequencies, int half, float magnitude, float* c, float* s);
 
 }  // namespace potluck

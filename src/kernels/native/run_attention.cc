@@ -1,7 +1,6 @@
 #include "thread_run.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace potluck {
 
@@ -53,14 +52,10 @@ static void store_floats(const float* k, const float* v, int dim, size_t at, flo
 
 void ThreadRun::append(const Step& step, int64_t i, int64_t token) {
   const size_t row = size_t(i * m_.limits.max_tokens + token);
-  const int dim = int(m_.shape.head_dim), half = dim / 2;
-  const float* c = m_.cosines + token * half;
-  const float* s = m_.sines + token * half;
-  float* q = m_.q + row * m_.q_stride;
-  float* k = m_.k + row * m_.kv_stride;
-  const float scale = 1.0f / std::sqrt(float(dim));
-  for (int h = 0; h < m_.shape.tile_query_heads(); h++) kernels_.rope(q + h * dim, c, s, half, scale);
-  kernels_.rope(k, c, s, half, 1.0f);
+  const int dim = int(m_.shape.head_dim);
+  const float* k = m_.k + row * m_.kv_stride;
+  add_biases(step, i, token);
+  turn_heads(step, i, token);
   const int32_t position = m_.batch.positions[size_t(token)];
   const int32_t page = m_.batch.pages_of(token)[position / kPagePositions];
   uint8_t* part = kv_part(step, i) + size_t(page) * m_.page_bytes;
@@ -92,6 +87,9 @@ void ThreadRun::attend(const Step& step, int64_t i, int64_t token, int first_hea
   args.page_bytes = m_.page_bytes;
   args.pages = m_.batch.pages_of(token);
   args.positions = m_.batch.positions[size_t(token)] + 1;
+  const int64_t window = m_.shape.layer_features[size_t(step.layer)].window;
+  args.first = window == 0 ? 0 : std::max(0, args.positions - int(window));
+  args.soft_cap = m_.shape.score_cap;
   args.scores = mine_.scores;
   args.out = m_.attention_floats + row * m_.attention_stride + size_t(first_head) * dim;
   if (w4())

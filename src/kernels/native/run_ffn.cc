@@ -9,21 +9,36 @@ void ThreadRun::ffn_tiles(const Step& step) {
   output_panels(step, m_.ffn_panels.panel[1], m_.hidden);
 }
 
+void ThreadRun::activate(const float* gate, const float* up, float* h) {
+  if (m_.shape.activation == Activation::silu)
+    kernels_.silu_mul(gate, up, 16, h);
+  else
+    kernels_.gelu_mul(gate, up, 16, h);
+}
+
 void ThreadRun::ffn_group(const Step& step, int64_t i, int64_t group) {
   const size_t stride = size_t(kMostBlocks) * 16;
-  by_token_chunks(tokens_, [&](int64_t first, int count) {
-    matmul(tile(step, i).at, m_.ffn_panels.panel[0], group * 4, 4, m_.input, first, count, mine_.block, stride);
+  const PlacedTile& from = tile(step, i);
+  const Picked picked = pick(step, i);
+  const bool biased = m_.shape.gate_up_bias && step.op == Op::tiles;
+  const float* bias = reinterpret_cast<const float*>(from.at + m_.ffn_vectors.gate_up_bias) + group * 64;
+  by_token_chunks(picked.count, [&](int64_t first, int count) {
+    int64_t input_row;
+    const Rows inputs = picked_inputs(picked, first, count, &input_row);
+    matmul(from.at, m_.ffn_panels.panel[0], group * 4, 4, inputs, input_row, count, mine_.block, stride);
     for (int t = 0; t < count; t++) {
-      const float* rows = mine_.block + size_t(t) * stride;
+      float* rows = mine_.block + size_t(t) * stride;
+      if (biased)
+        for (int r = 0; r < 64; r++) rows[r] += bias[r];
       const size_t row = size_t(i * m_.limits.max_tokens + first + t);
       float* h = w4() ? mine_.hidden : m_.hidden.floats + row * m_.hidden.stride + size_t(group * kGroup);
-      kernels_.silu_mul(rows, rows + 16, 16, h);
-      kernels_.silu_mul(rows + 32, rows + 48, 16, h + 16);
+      activate(rows, rows + 16, h);
+      activate(rows + 32, rows + 48, h + 16);
       if (!w4()) continue;
       uint8_t* at = m_.hidden.quantized.base + row * m_.hidden.quantized.stride;
       float* scale = reinterpret_cast<float*>(at + m_.hidden.quantized.columns);
-      int32_t* bias = reinterpret_cast<int32_t*>(scale + m_.hidden.quantized.columns / 32);
-      kernels_.quantize(h, 1, reinterpret_cast<int8_t*>(at + group * kGroup), scale + group, bias + group);
+      int32_t* offset = reinterpret_cast<int32_t*>(scale + m_.hidden.quantized.columns / 32);
+      kernels_.quantize(h, 1, reinterpret_cast<int8_t*>(at + group * kGroup), scale + group, offset + group);
     }
   });
 }

@@ -31,13 +31,19 @@ void ThreadRun::output_panels(const Step& step, const Panel& panel, const Rows& 
     const size_t channel = size_t(block * kBlockRows);
     const int channels = int(std::min(size_t(blocks) * 16, width() - channel));
     const size_t stride = size_t(kMostBlocks) * 16;
-    for (int64_t i = 0; i < int64_t(step.tile_count); i++)
-      by_token_chunks(tokens_, [&](int64_t first, int count) {
+    for (int64_t i = 0; i < int64_t(step.tile_count); i++) {
+      const Picked picked = pick(step, i);
+      by_token_chunks(picked.count, [&](int64_t first, int count) {
         matmul(tile(step, i).at, panel, block, blocks, rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
-        for (int t = 0; t < count; t++)
-          mine_.saturated += kernels_.add_fixed(mine_.block + size_t(t) * stride, scale + channel, channels, limit,
-                                                m_.partial + size_t(first + t) * width() + channel);
+        for (int t = 0; t < count; t++) {
+          float* out = mine_.block + size_t(t) * stride;
+          if (picked.weights != nullptr)
+            for (int c = 0; c < channels; c++) out[c] *= picked.weights[first + t];
+          mine_.saturated += kernels_.add_fixed(out, scale + channel, channels, limit,
+                                                m_.partial + size_t(picked.token(first + t)) * width() + channel);
+        }
       });
+    }
   });
 }
 

@@ -1,6 +1,8 @@
 #include "shape_args.h"
 
 #include <cmath>
+#include <cstdio>
+#include <initializer_list>
 #include <vector>
 
 #include "napi_args.h"
@@ -10,10 +12,11 @@ namespace {
 
 struct Field {
   const char* name;
-  int64_t low, high;
+  double low, high;
+  bool real = false;  // not an integer
 };
 
-// Bounds that no product of which leaves int64.
+// Bounds that no product of which leaves int64; the order is that of `shapeNumbers` in src/kernels/shape-numbers.ts.
 const Field kFields[] = {
     {"weights", 0, 1},
     {"width", 1, 1 << 17},
@@ -24,17 +27,75 @@ const Field kFields[] = {
     {"ffnWidth", 1, 1 << 20},
     {"vocabulary", 1, 1 << 24},
     {"context", 1, 1 << 24},
-    {"normEpsilon", 0, 0},  // the one that is not an integer
+    {"normEpsilon", 0, 1, true},
     {"partsPerKvHead", 1, 4096},
     {"ffnColumns", 32, 1 << 20},
     {"headRows", 16, 1 << 24},
+    {"norms.input", 0, 1},
+    {"norms.output", 0, 1},
+    {"norms.queryKey", 0, 2},
+    {"biases.queryKeyValue", 0, 1},
+    {"biases.output", 0, 1},
+    {"biases.gateUp", 0, 1},
+    {"biases.down", 0, 1},
+    {"activation", 0, 1},
+    {"scoreScale", 1e-30, 1e30, true},
+    {"scoreCap", 0, 1e30, true},
+    {"logitCap", 0, 1e30, true},
+    {"residualScale", 1e-30, 1e30, true},
+    {"experts.count", 0, 4096},
+    {"experts.perToken", 0, 64},
+    {"experts.width", 0, 1 << 20},
+    {"experts.sharedWidth", 0, 1 << 20},
+    {"experts.normalized", 0, 1},
     {"attentionTiles", 0, 1 << 24},
     {"kvPages", 0, 1 << 26},
     {"maxTokens", 1, 1 << 16},
     {"maxLogitRows", 1, 1 << 16},
+    {"rotations", 0, 8},
 };
 constexpr size_t kFieldCount = sizeof kFields / sizeof kFields[0];
-constexpr size_t kEpsilonField = 9;
+const Field kRotationFields[] = {{"rotation pairs", 1, 2048}, {"rotation magnitude", 1e-30, 1e30, true}};
+const Field kLayerFields[] = {{"window", 0, 1 << 24}, {"rotation", -1, 7}, {"experts", 0, 1}};
+
+// The numbers in order; false, with an exception pending, after the first that is not as its field says.
+class Numbers {
+ public:
+  Numbers(napi_env env, const double* numbers, size_t count) : env_(env), numbers_(numbers), count_(count) {}
+
+  bool next(const Field& field, double* out) {
+    if (at_ == count_) {
+      throw_range(env_, "numbers", "has not the right length");
+      return false;
+    }
+    const double n = numbers_[at_++];
+    if (n >= field.low && n <= field.high && (field.real || n == std::floor(n))) {
+      *out = n;
+      return true;
+    }
+    char text[128];
+    std::snprintf(text, sizeof text, "%.17g is not %s from %g to %g", n, field.real ? "a number" : "an integer", field.low,
+                  field.high);
+    throw_range(env_, field.name, text);
+    return false;
+  }
+  bool done() const { return at_ == count_; }
+
+ private:
+  napi_env env_;
+  const double* numbers_;
+  size_t count_, at_ = 0;
+};
+
+bool consistent_features(const ModelShape& s) {
+  if (s.query_key_norm == QueryKeyNorm::whole && s.width < kSquareWords) return false;
+  for (const Rotation& r : s.rotations)
+    if (r.pairs * 2 > s.head_dim) return false;
+  for (const LayerFeatures& f : s.layer_features)
+    if (f.rotation >= int64_t(s.rotations.size()) || (f.experts && (s.experts == 0 || s.expert_width == 0))) return false;
+  if (s.experts == 0) return s.experts_per_token == 0 && s.expert_width == 0 && s.shared_width == 0;
+  return s.experts_per_token >= 1 && s.experts_per_token <= s.experts;
+}
 
 bool consistent(napi_env env, const ModelShape& s) {
   if (s.query_heads % s.kv_heads != 0 || (s.query_heads / s.kv_heads) % s.parts_per_kv_head != 0)
@@ -45,6 +106,8 @@ bool consistent(napi_env env, const ModelShape& s) {
     throw_range(env, "ffnColumns", "is not a multiple of 32");
   else if (s.head_rows % 16 != 0)
     throw_range(env, "headRows", "is not a multiple of 16");
+  else if (!consistent_features(s))
+    throw_range(env, "numbers", "features of rotations, layers or experts contradict each other");
   else
     return true;
   return false;
@@ -56,31 +119,47 @@ bool read_shape(napi_env env, napi_value numbers, ModelShape* s, ModelLimits* li
   void* data;
   size_t count;
   if (!read_typed(env, numbers, "numbers", napi_float64_array, 8, &data, &count)) return false;
-  if (count != kFieldCount) {
+  Numbers from(env, static_cast<double*>(data), count);
+  double n[kFieldCount];
+  for (size_t i = 0; i < kFieldCount; i++)
+    if (!from.next(kFields[i], &n[i])) return false;
+  size_t at = 0;
+  auto integer = [&] { return int64_t(n[at++]); };
+  auto real = [&] { return float(n[at++]); };
+  s->weights = Weights(integer());
+  for (int64_t* field : {&s->width, &s->layers, &s->query_heads, &s->kv_heads, &s->head_dim, &s->ffn_width,
+                         &s->vocabulary, &s->context})
+    *field = integer();
+  s->norm_epsilon = real();
+  for (int64_t* field : {&s->parts_per_kv_head, &s->ffn_columns, &s->head_rows}) *field = integer();
+  s->input_norms = integer();
+  s->output_norms = integer();
+  s->query_key_norm = QueryKeyNorm(integer());
+  for (bool* field : {&s->query_key_value_bias, &s->output_bias, &s->gate_up_bias, &s->down_bias}) *field = integer();
+  s->activation = Activation(integer());
+  for (float* field : {&s->score_scale, &s->score_cap, &s->logit_cap, &s->residual_scale}) *field = real();
+  for (int64_t* field : {&s->experts, &s->experts_per_token, &s->expert_width, &s->shared_width}) *field = integer();
+  s->normalized_experts = integer();
+  for (int64_t* field : {&limits->attention_tiles, &limits->kv_pages, &limits->max_tokens, &limits->max_logit_rows})
+    *field = integer();
+  const int64_t rotations = integer();
+  for (int64_t i = 0; i < rotations; i++) {
+    double pairs, magnitude;
+    if (!from.next(kRotationFields[0], &pairs) || !from.next(kRotationFields[1], &magnitude)) return false;
+    s->rotations.push_back(Rotation{int64_t(pairs), float(magnitude)});
+  }
+  s->any_dense = false;
+  for (int64_t layer = 0; layer < s->layers; layer++) {
+    double f[3];
+    for (int i = 0; i < 3; i++)
+      if (!from.next(kLayerFields[i], &f[i])) return false;
+    s->layer_features.push_back(LayerFeatures{int64_t(f[0]), int64_t(f[1]), f[2] != 0});
+    if (f[2] == 0) s->any_dense = true;
+  }
+  if (!from.done()) {
     throw_range(env, "numbers", "has not the right length");
     return false;
   }
-  const double* from = static_cast<double*>(data);
-  int64_t n[kFieldCount];
-  for (size_t i = 0; i < kFieldCount; i++) {
-    const Field& field = kFields[i];
-    if (i == kEpsilonField) {
-      if (from[i] >= 0 && from[i] < 1) continue;
-      throw_range(env, field.name, "is not from 0 to 1");
-      return false;
-    }
-    if (!(from[i] >= double(field.low) && from[i] <= double(field.high)) || from[i] != std::floor(from[i])) {
-      char text[128];
-      std::snprintf(text, sizeof text, "%.17g is not an integer from %lld to %lld", from[i], (long long)field.low,
-                    (long long)field.high);
-      throw_range(env, field.name, text);
-      return false;
-    }
-    n[i] = int64_t(from[i]);
-  }
-  *s = ModelShape{Weights(n[0]), n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], float(from[kEpsilonField]),
-                  n[10], n[11], n[12]};
-  *limits = ModelLimits{n[13], n[14], n[15], n[16]};
   return consistent(env, *s);
 }
 
@@ -93,20 +172,23 @@ napi_value tile_shape_call(napi_env env, napi_callback_info info) {
       !read_shape(env, argument, &s, &limits))
     return nullptr;
   std::vector<double> out;
-  for (TileKind kind : {TileKind::attention, TileKind::ffn, TileKind::head}) {
+  auto add = [&](std::initializer_list<int64_t> numbers) {
+    for (int64_t n : numbers) out.push_back(double(n));
+  };
+  for (TileKind kind : {TileKind::attention, TileKind::ffn, TileKind::expert, TileKind::head}) {
     const TilePanels panels = tile_panels(s, kind);
-    out.insert(out.end(), {double(s.tile_count(kind)), double(panels.tile_bytes), double(panels.count)});
+    const TileVectors v(s, kind, panels.vectors);
+    add({s.tile_count(kind), panels.tile_bytes, panels.count});
     for (int i = 0; i < panels.count; i++) {
       const Panel& p = panels.panel[i];
-      out.insert(out.end(), {double(p.offset), double(p.rows), double(p.padded_rows), double(p.columns),
-                             double(p.padded_columns), double(p.bytes)});
+      add({p.offset, p.rows, p.padded_rows, p.columns, p.padded_columns, p.bytes});
     }
+    add({v.query_bias, v.key_bias, v.value_bias, v.query_norm, v.key_norm, v.gate_up_bias});
   }
-  const ConstantsLayout constants(s);
-  out.insert(out.end(), {double(s.padded_vocabulary()), double(s.kv_page_bytes(limits.attention_tiles)),
-                         double(constants.attention_norm), double(constants.ffn_norm), double(constants.attention_scale),
-                         double(constants.ffn_scale), double(constants.layer_floats), double(constants.final_norm),
-                         double(constants.floats)});
+  const ConstantsLayout c(s);
+  add({s.padded_vocabulary(), s.kv_page_bytes(limits.attention_tiles), c.attention_norm, c.ffn_norm, c.attention_scale,
+       c.ffn_scale, c.attention_output_norm, c.ffn_output_norm, c.output_bias, c.down_bias, c.router, c.layer_floats,
+       c.final_norm, c.floats});
   napi_value buffer, result;
   void* data;
   if (napi_create_arraybuffer(env, out.size() * 8, &data, &buffer) != napi_ok ||

@@ -1,4 +1,4 @@
-// The numbers of a model, as src/kernels/native-backend.ts writes them.
+// The numbers of a model, as src/kernels/shape-numbers.ts writes them.
 #pragma once
 #include <node_api.h>
 
@@ -7,13 +7,14 @@
 
 namespace potluck {
 
-// numbers: Float64Array [weights (0 w4, 1 bf16), width, layers, queryHeads, kvHeads, headDim, ffnWidth, vocabulary,
-// context, normEpsilon, partsPerKvHead, ffnColumns, headRows, attentionTiles, kvPages, maxTokens, maxLogitRows].
+// numbers: Float64Array, in the order of kFields in shape_args.cc, then for each rotation its pairs and its magnitude, then
+// for each layer window, rotation and experts (0 or 1).
 // False with a pending RangeError where a number, or what they say together, is not possible.
 bool read_shape(napi_env env, napi_value numbers, ModelShape* shape, ModelLimits* limits);
 
-// tileShape(numbers): Float64Array, for each kind tiles, bytes of a tile, panels, then for each panel offset, rows,
-// padded rows, columns, padded columns, bytes; then padded vocabulary, floats of constants, bytes of a KV page.
+// tileShape(numbers): Float64Array, for each kind most tiles, bytes of a tile, panels, then for each panel offset, rows,
+// padded rows, columns, padded columns, bytes, then the offset of each vector; then padded vocabulary, bytes of a KV page,
+// the place of each constant of a layer, floats of a layer, place of the model's constants, floats of all.
 // For the test that compares tile_shape.h with src/pack/tile-shape.ts.
 napi_value tile_shape_call(napi_env env, napi_callback_info info);
 

@@ -43,28 +43,35 @@ inline void score_pages(const AttentionArgs& a, int head, int page) {
     for (int p = 0; p < P; p++) Lanes::store(a.scores + size_t(h) * stride + size_t(page + p) * 16, acc[h][p]);
 }
 
-// Scores [positions] become exp(score - max), zero behind the last; returns their sum.
-inline float softmax(float* scores, int positions) {
+// v in the lanes of keys first .. positions - 1 of the 16 that begin with key t, elsewhere `otherwise`.
+inline F in_sight(F v, int t, const AttentionArgs& a, F otherwise) {
+  if (a.positions - t < 16) v = Lanes::select(Lanes::first(a.positions - t), v, otherwise);
+  if (a.first > t) v = Lanes::select(Lanes::first(a.first - t), otherwise, v);
+  return v;
+}
+
+// Scores of the keys looked at become exp(score - max), those beside them in their pages zero; returns their sum.
+inline float softmax(const AttentionArgs& a, float* scores) {
+  const int begin = a.first / 16 * 16;
   const F lowest = Lanes::set1(-__builtin_inff());
-  const int whole = positions / 16 * 16, rest = positions - whole;
-  const M some = Lanes::first(rest);
   F most = lowest;
-  for (int t = 0; t < whole; t += 16) most = Lanes::max(Lanes::load(scores + t), most);
-  if (rest > 0) most = Lanes::max(Lanes::select(some, Lanes::load(scores + whole), lowest), most);
+  for (int t = begin; t < a.positions; t += 16) {
+    F s = Lanes::load(scores + t);
+    if (a.soft_cap > 0) {
+      s = cap_lanes(s, a.soft_cap);
+      Lanes::store(scores + t, s);
+    }
+    most = Lanes::max(in_sight(s, t, a, lowest), most);
+  }
   float lanes[16];
   Lanes::store(lanes, most);
   float top = lanes[0];
   for (int l = 1; l < 16; l++) top = lanes[l] > top ? lanes[l] : top;
   const F m = Lanes::set1(top);
   F sum = Lanes::set1(0.0f);
-  for (int t = 0; t < whole; t += 16) {
-    const F p = exp_lanes(Lanes::sub(Lanes::load(scores + t), m));
+  for (int t = begin; t < a.positions; t += 16) {
+    const F p = in_sight(exp_lanes(Lanes::sub(Lanes::load(scores + t), m)), t, a, Lanes::set1(0.0f));
     Lanes::store(scores + t, p);
-    sum = Lanes::add(sum, p);
-  }
-  if (rest > 0) {
-    const F p = Lanes::select(some, exp_lanes(Lanes::sub(Lanes::load(scores + whole), m)), Lanes::set1(0.0f));
-    Lanes::store(scores + whole, p);
     sum = Lanes::add(sum, p);
   }
   return fold(sum);
@@ -77,10 +84,10 @@ inline void weigh_values(const AttentionArgs& a, int head, size_t d, const float
   F acc[H][D];
   for (int h = 0; h < H; h++)
     for (int e = 0; e < D; e++) acc[h][e] = Lanes::set1(0.0f);
-  for (int t = 0; t < a.positions; t += 16) {
+  for (int t = a.first / 16 * 16; t < a.positions; t += 16) {
     const uint8_t* values = page_at(a, t / 16) + (dim * 16 + d) * Kv::bytes;
     const int count = least(16, a.positions - t);
-    for (int j = 0; j < count; j++) {
+    for (int j = a.first > t ? a.first - t : 0; j < count; j++) {
       F v[D];
       for (int e = 0; e < D; e++) v[e] = Kv::load(values + (size_t(j) * dim + size_t(e) * 16) * Kv::bytes);
       for (int h = 0; h < H; h++) {
@@ -103,11 +110,11 @@ inline void attend_heads(const AttentionArgs& a, int head) {
   constexpr int P = kMany ? (H <= 2 ? 4 : 2) : (H == 1 ? 4 : H == 2 ? 2 : 1);
   constexpr int D = kMany ? 4 : H <= 2 ? 2 : 1;
   const int pages = (a.positions + 15) / 16;
-  int page = 0;
+  int page = a.first / 16;
   for (; page + P <= pages; page += P) score_pages<Kv, H, P>(a, head, page);
   for (; page < pages; page++) score_pages<Kv, H, 1>(a, head, page);
   float sums[H];
-  for (int h = 0; h < H; h++) sums[h] = softmax(a.scores + size_t(h) * score_stride(a), a.positions);
+  for (int h = 0; h < H; h++) sums[h] = softmax(a, a.scores + size_t(h) * score_stride(a));
   const size_t dim = size_t(a.head_dim);
   size_t d = 0;
   for (; d + D * 16 <= dim; d += D * 16) weigh_values<Kv, H, D>(a, head, d, sums);

@@ -59,6 +59,29 @@ void silu_mul(const float* gate, const float* up, int n, float* h) {
   }
 }
 
+void gelu_mul(const float* gate, const float* up, int n, float* h) {
+  for (int i = 0; i < n; i += 16) {
+    const int count = least(16, n - i);
+    const F g = Lanes::load_n(gate + i, count), u = Lanes::load_n(up + i, count);
+    const F z = Lanes::mul(g, Lanes::fma(Lanes::mul(g, g), Lanes::set1(kGelu3), Lanes::set1(kGelu1)));
+    const F below = Lanes::add(Lanes::set1(1.0f), exp_lanes(Lanes::mul(z, Lanes::set1(-1.0f))));
+    Lanes::store_n(h + i, Lanes::mul(Lanes::div(g, below), u), count);
+  }
+}
+
+inline F cap_lanes(F x, float cap) {
+  const F e = exp_lanes(Lanes::mul(x, Lanes::set1(2.0f / cap)));
+  const F small = Lanes::div(Lanes::set1(2.0f), Lanes::add(e, Lanes::set1(1.0f)));
+  return Lanes::mul(Lanes::set1(cap), Lanes::sub(Lanes::set1(1.0f), small));
+}
+
+void soft_cap(float* x, int n, float cap) {
+  for (int i = 0; i < n; i += 16) {
+    const int count = least(16, n - i);
+    Lanes::store_n(x + i, cap_lanes(Lanes::load_n(x + i, count), cap), count);
+  }
+}
+
 void quantize(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
   const I magnitude = Lanes::set1_int(0x7fffffff);
   for (int g = 0; g < groups; g++, x += 32, q += 32) {

@@ -53,7 +53,7 @@ class Arguments {
   const Kernels* kernels = nullptr;
 
  private:
-  static constexpr size_t kCount = 10;
+  static constexpr size_t kCount = 12;
   napi_env env_;
   napi_value values_[kCount];
   size_t at_ = 0;
@@ -147,7 +147,7 @@ napi_value test_rope(napi_env env, napi_callback_info info) {
   const float scale = a.number();
   if (!a.ok) return nullptr;
   std::vector<float> c(n / 2), s(n / 2);
-  rope_row(int(position), frequencies, int(n / 2), c.data(), s.data());
+  rope_row(int(position), frequencies, int(n / 2), 1.0f, c.data(), s.data());
   a.kernels->rope(x, c.data(), s.data(), int(n / 2), scale);
   return nullptr;
 }
@@ -172,6 +172,29 @@ napi_value test_silu(napi_env env, napi_callback_info info) {
   float* h = a.floats(n, &any);
   if (!a.ok) return nullptr;
   a.kernels->silu_mul(gate, up, int(n), h);
+  return nullptr;
+}
+
+// testGelu(kernel, gate [n], up [n], h [n])
+napi_value test_gelu(napi_env env, napi_callback_info info) {
+  Arguments a(env, info);
+  size_t n, any;
+  float* gate = a.floats(0, &n);
+  float* up = a.floats(n, &any);
+  float* h = a.floats(n, &any);
+  if (!a.ok) return nullptr;
+  a.kernels->gelu_mul(gate, up, int(n), h);
+  return nullptr;
+}
+
+// testSoftCap(kernel, x [n], cap): x in place
+napi_value test_soft_cap(napi_env env, napi_callback_info info) {
+  Arguments a(env, info);
+  size_t n;
+  float* x = a.floats(0, &n);
+  const float cap = a.number();
+  if (!a.ok) return nullptr;
+  a.kernels->soft_cap(x, int(n), cap);
   return nullptr;
 }
 
@@ -215,7 +238,7 @@ napi_value test_half(napi_env env, napi_callback_info info) {
 }
 
 // testAttention and testAttentionFloat(kernel, q [heads, headDim], heads, headDim, kv: Uint16Array or Float32Array [pages, 2, headDim * 16], pages: Int32Array,
-// positions, out [heads, headDim])
+// positions, first, softCap, out [heads, headDim])
 template <class Kv>
 napi_value test_attention(napi_env env, napi_callback_info info) {
   constexpr bool kFloat = sizeof(Kv) == 4;
@@ -225,7 +248,8 @@ napi_value test_attention(napi_env env, napi_callback_info info) {
   const int64_t heads = a.integer(1, 64), dim = a.integer(2, 4096);
   Kv* kv = a.array<Kv>(kFloat ? napi_float32_array : napi_uint16_array, 0, &kv_count);
   int32_t* pages = a.array<int32_t>(napi_int32_array, 1, &page_count);
-  const int64_t positions = a.integer(1, int64_t(page_count) * 16);
+  const int64_t positions = a.integer(1, int64_t(page_count) * 16), first = a.integer(0, positions - 1);
+  const float soft_cap = a.number();
   float* out = a.floats(size_t(heads * dim), &any);
   if (!a.ok) return nullptr;
   const size_t page_channels = size_t(dim) * 32;
@@ -240,7 +264,7 @@ napi_value test_attention(napi_env env, napi_callback_info info) {
   memcpy(store.data(), kv, kv_count * sizeof(Kv));
   std::vector<float> scores(size_t(4 * round_up(positions, 16)));
   const AttentionArgs args{q, int(heads), int(dim), reinterpret_cast<uint8_t*>(store.data()), page_channels * sizeof(Kv), pages,
-                           int(positions), scores.data(), out};
+                           int(first), int(positions), soft_cap, scores.data(), out};
   (kFloat ? a.kernels->attention_float : a.kernels->attention)(&args);
   return nullptr;
 }
@@ -252,6 +276,8 @@ bool register_test_calls(napi_env env, napi_value exports) {
          set_function(env, exports, "testQuantize", test_quantize) &&
          set_function(env, exports, "testRmsnorm", test_rmsnorm) && set_function(env, exports, "testRope", test_rope) &&
          set_function(env, exports, "testExp", test_exp) && set_function(env, exports, "testSilu", test_silu) &&
+         set_function(env, exports, "testGelu", test_gelu) &&
+         set_function(env, exports, "testSoftCap", test_soft_cap) &&
          set_function(env, exports, "testFixed", test_fixed) &&
          set_function(env, exports, "testResidual", test_residual) &&
          set_function(env, exports, "testHalf", test_half) &&

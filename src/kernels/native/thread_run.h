@@ -26,7 +26,11 @@ class ThreadRun {
 
   void rotate_table();
   void token_step(const Step& step, int64_t token);
-  void norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
+  // Adds the sum of a half layer to the residual.
+  void end(const Step& step, int64_t token);
+  // Writes the norm of x (x itself where weight is null) as row `row` of a panel's input; returns it as floats, which
+  // stay until the next call.
+  const float* norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
   // x: [columns of the rows].
   void quantize_into(const float* x, const Rows& rows, int64_t row);
 
@@ -38,7 +42,7 @@ class ThreadRun {
   // Blocks of one item, so that every thread gets several of `blocks` in all.
   int64_t item_blocks(int64_t blocks) const;
   // Adds the output panels of all tiles, by blocks of output channels: no two items touch the same part of `partial`.
-  // Row of tile i and token t in `rows`: i * max_tokens + t.
+  // Row of tile i and its n-th token in `rows`: i * max_tokens + n.
   void output_panels(const Step& step, const Panel& panel, const Rows& rows);
 
   template <typename Call>
@@ -62,9 +66,38 @@ class ThreadRun {
   void attend_all(const Step& step);
   void finish_attention(int64_t i, int64_t token);
 
+  // --- run_heads.cc: what happens to queries and keys before attention ---
+
+  // Adds the biases of a tile to its q, k and v of a token.
+  void add_biases(const Step& step, int64_t i, int64_t token);
+  // Norms and rotates q and k of a tile and token; q is scaled.
+  void turn_heads(const Step& step, int64_t i, int64_t token);
+  void norm_heads(const Step& step, int64_t i, int64_t token);
+  // Sums of squares of the queries and of the keys of tiles, added to `partial`.
+  void square_tiles(const Step& step);
+  void square_norms(int64_t token);
+
+  // --- run_experts.cc ---
+
+  // The experts of a token: into m_.routes and m_.route_weights. x: its normed input.
+  void route(const Step& step, int64_t token, const float* x);
+  // Tokens that a tile of a step computes; all of them where `tokens` is null.
+  struct Picked {
+    int64_t count;
+    const int32_t* tokens = nullptr;
+    const float* weights = nullptr;
+    int64_t token(int64_t n) const { return tokens == nullptr ? n : tokens[n]; }
+  };
+  // For tile i; what it gives stays until the next call.
+  Picked pick(const Step& step, int64_t i);
+  // Inputs of `count` picked tokens from `first` on, as rows of their own. Sets *row to the first.
+  Rows picked_inputs(const Picked& picked, int64_t first, int count, int64_t* row);
+
   // --- run_ffn.cc ---
 
   void ffn_tiles(const Step& step);
+  // gate, up, h: [16]
+  void activate(const float* gate, const float* up, float* h);
   // 32 intermediate columns: 4 row blocks (gate, up, gate, up).
   void ffn_group(const Step& step, int64_t i, int64_t group);
 

@@ -1,0 +1,74 @@
+import * as v from 'valibot';
+import { type CommonFields, count, defineArchitecture, positive } from './define-architecture.ts';
+import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
+
+const layer = 'model.layers.{layer}.';
+
+/** Norms before and after each half layer. */
+const sandwichNames = {
+  ...BIASED_NAMES,
+  layer: {
+    ...BIASED_NAMES.layer,
+    attentionOutputNorm: `${layer}post_attention_layernorm.weight`,
+    ffnNorm: `${layer}pre_feedforward_layernorm.weight`,
+    ffnOutputNorm: `${layer}post_feedforward_layernorm.weight`,
+  },
+};
+
+const gemmaFields = {
+  query_pre_attn_scalar: v.nullish(positive(1e6)),
+  attn_logit_softcapping: v.nullish(positive(1e6)),
+  final_logit_softcapping: v.nullish(positive(1e6)),
+  attention_bias: v.nullish(v.boolean()),
+  use_bidirectional_attention: v.nullish(v.boolean()),
+};
+type GemmaFields = v.InferOutput<v.ObjectSchema<typeof gemmaFields, undefined>>;
+
+/** Norm weights are stored as what is over 1, embeddings are scaled, GELU, soft caps. */
+const gemmaFeatures = (c: CommonFields & GemmaFields) => ({
+  normOffset: 1,
+  embeddingScale: Math.sqrt(c.hidden_size),
+  bufferedScale: true,
+  biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
+  scoreScale: (c.query_pre_attn_scalar ?? 256) ** -0.5,
+  unsupported: c.use_bidirectional_attention ? 'use_bidirectional_attention' : undefined,
+});
+
+const gemmaDefaults = { tied: true, headDim: 256, slidingWindow: 4096, maxPositions: 8192 };
+
+/** Gemma 2: every other layer slides, the first one does. */
+export const gemma2 = defineArchitecture({
+  modelType: 'gemma2',
+  className: 'Gemma2ForCausalLM',
+  names: sandwichNames,
+  defaults: gemmaDefaults,
+  fields: gemmaFields,
+  features: c => ({
+    ...gemmaFeatures(c),
+    norms: { output: true },
+    scoreCap: c.attn_logit_softcapping === undefined ? 50 : (c.attn_logit_softcapping ?? 0),
+    logitCap: c.final_logit_softcapping === undefined ? 30 : (c.final_logit_softcapping ?? 0),
+    slides: i => i % 2 === 0,
+  }),
+});
+
+/** Gemma 3, text: five of six layers slide, and those turn by a base of their own. */
+export const gemma3 = defineArchitecture({
+  modelType: 'gemma3_text',
+  className: 'Gemma3ForCausalLM',
+  names: { ...sandwichNames, layer: { ...sandwichNames.layer, ...QUERY_KEY_NORM_NAMES } },
+  defaults: { ...gemmaDefaults, theta: 1e6, maxPositions: 131072 },
+  fields: {
+    ...gemmaFields,
+    sliding_window_pattern: v.nullish(count(1024)),
+    _sliding_window_pattern: v.nullish(count(1024)),
+  },
+  features: c => ({
+    ...gemmaFeatures(c),
+    norms: { output: true, queryKey: 'head' },
+    scoreCap: c.attn_logit_softcapping ?? 0,
+    logitCap: c.final_logit_softcapping ?? 0,
+    slides: i => (i + 1) % (c.sliding_window_pattern ?? c._sliding_window_pattern ?? 6) !== 0,
+    rotations: ['full_attention', 'sliding_attention'],
+  }),
+});
