@@ -7,7 +7,10 @@ import type { PlanHost } from './plan-host.ts';
 import type { AllreduceStatus, DeviceStatus, EngineStatus } from './status.ts';
 
 /** What only the device itself knows; other devices ask for it over the control link. */
-export type LocalStatus = Pick<DeviceStatus, 'tiles' | 'tileBytes' | 'memory' | 'window' | 'kvPages'> & {
+export type LocalStatus = Pick<
+  DeviceStatus,
+  'tiles' | 'tileBytes' | 'memory' | 'window' | 'kvPages' | 'computeMicroseconds'
+> & {
   readonly saturated: number;
   readonly notes: readonly string[];
   /** Null on a spoke. */
@@ -45,6 +48,7 @@ export const localStatusSchema = v.object({
     }),
   ),
   kvPages: bytes,
+  computeMicroseconds: bytes,
   saturated: bytes,
   notes: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1000))), v.maxLength(32)),
   engine: v.nullable(
@@ -78,7 +82,8 @@ export function localStatus(
   const open = host.current;
   const memory = { budgetBytes, account: { ...open?.account }, ...processMemory() };
   const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
-  if (!open) return { ...parts, tiles: 0, tileBytes: 0, window: null, kvPages: 0, saturated: 0 };
+  const none = { tiles: 0, tileBytes: 0, window: null, kvPages: 0, computeMicroseconds: 0, saturated: 0 };
+  if (!open) return { ...parts, ...none };
   const { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds } = open.device.window.stats();
   return {
     tiles: open.tiles.order.length,
@@ -87,6 +92,7 @@ export function localStatus(
     allreduce: hub ? allreduceStatus(host, hub.runner) : null,
     window: { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds },
     kvPages: open.device.kvPages,
+    computeMicroseconds: open.device.computeMicroseconds,
     saturated: open.device.saturated,
     notes: [...notes, ...readNote(open.source.how)],
   };
@@ -133,6 +139,7 @@ export function deviceStatus(
     memory: local?.memory ?? null,
     window: local?.window ?? null,
     kvPages: local?.kvPages ?? 0,
+    computeMicroseconds: local?.computeMicroseconds ?? 0,
     progress,
     link: roundTripMicroseconds === null ? null : { roundTripMicroseconds },
   };

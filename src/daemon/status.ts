@@ -55,6 +55,8 @@ export interface DeviceStatus {
     readonly waitMicroseconds: number;
   } | null;
   readonly kvPages: number;
+  /** Time that passes spent in kernels since the plan began. */
+  readonly computeMicroseconds: number;
   /** Tiles on their way to this device. */
   readonly progress: { readonly bytes: number; readonly total: number } | null;
   /** Null for the device that answers. */

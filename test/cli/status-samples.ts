@@ -16,6 +16,7 @@ export const device = (fields: Partial<DeviceStatus>): DeviceStatus => ({
   memory: null,
   window: null,
   kvPages: 8,
+  computeMicroseconds: 0,
   progress: null,
   link: null,
   ...fields,

@@ -68,3 +68,7 @@ export function measurement(measured: Samples, limit: Samples, unit: string): Me
     spread: { measured: measured.quartiles, limit: limit.quartiles },
   };
 }
+
+/** What `a` takes more than `b`, round by round. */
+export const difference = (a: Samples, b: Samples): Samples =>
+  samples(a.values.map((value, i) => value - b.values[i]!));

@@ -1,6 +1,7 @@
 import { formatBytes, textTable } from '../text-table.ts';
 import type { Measurement } from './alternate.ts';
 import type { DecodeBench } from './bench-decode.ts';
+import type { KernelBench } from './bench-kernels.ts';
 import type { PromptBench } from './bench-prompt.ts';
 
 /** What the benches of passes print. */
@@ -18,6 +19,21 @@ export function promptText(bench: PromptBench): string {
     `${heading(bench)}, prompt of ${bench.tokens} tokens: ${bench.tokensPerSecond.toFixed(1)} tokens/s`,
     ...measurementLines(bench),
     ...saturationLines(bench),
+  ].join('\n');
+}
+
+export function kernelsText(bench: KernelBench): string {
+  const rows = bench.rows.map(({ what, measured, limit, ratio, unit }) => [
+    what,
+    formatRate(measured),
+    formatRate(limit),
+    unit,
+    ratio.toFixed(3),
+  ]);
+  return [
+    heading(bench),
+    ...textTable([['what', 'measured', 'limit', 'unit', 'ratio'], ...rows]),
+    ...bench.skipped.map(line => `skipped: ${line}`),
   ].join('\n');
 }
 

@@ -9,6 +9,7 @@ export function addBenchCommand(program: Command): void {
     .command('bench')
     .summary('measure speed')
     .description('Measures speed on this machine.');
+  addKernels(group);
   addDecode(group);
   addPrompt(group);
   addCluster(group);
@@ -23,6 +24,21 @@ async function passInput({ model, threads, runs, ...shape }: PassFlags) {
 
 const print = (report: object, text: string, asJson: boolean): void =>
   void process.stdout.write(`${asJson ? JSON.stringify(report, null, 2) : text}\n`);
+
+function addKernels(group: Command): void {
+  withPasses(group.command('kernels'), 7)
+    .description('Everything that kernels should be good at, each beside its limit, measured in turn.')
+    .action(async (flags: PassFlags) => {
+      const { benchKernels } = await import('../bench/bench-kernels.ts');
+      const { kernelsText } = await import('../bench/bench-text.ts');
+      const { stopController } = await import('../emulate/with-emulation.ts');
+      const { pack, options } = await passInput(flags);
+      const bench = await benchKernels({ ...options, pack, onProgress: note }, stopController().signal);
+      print(bench, kernelsText(bench), flags.json === true);
+    });
+}
+
+const note = (line: string): void => void process.stderr.write(`${line}\n`);
 
 function addDecode(group: Command): void {
   withPasses(group.command('decode'), 15)

@@ -1,0 +1,174 @@
+import * as fileSystem from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
+import { builtInModel } from '../project.ts';
+import { alternate, difference, type Measurement, measurement, type Samples, scaled } from './alternate.ts';
+import { fillPages, keyValueBytes, writeAttentionPack } from './attention-pack.ts';
+import { perSecond } from './bench-decode.ts';
+import { Limits } from './limits.ts';
+import { decodeSeconds, engineOf, passSeconds, promptSeconds } from './passes.ts';
+import { ResidentModel } from './resident-model.ts';
+import { shareOutsideKernels } from './share-outside-kernels.ts';
+
+export interface KernelRow extends Measurement {
+  readonly what: string;
+}
+
+/** The first row is at the top as well. */
+export interface KernelBench extends Measurement {
+  readonly model: string;
+  readonly kernel: string;
+  readonly threads: number;
+  readonly runs: number;
+  readonly rows: readonly KernelRow[];
+  /** Rows that could not be measured here, and why. */
+  readonly skipped: readonly string[];
+}
+
+export interface KernelBenchOptions {
+  readonly pack: PackFolder;
+  readonly threads: number;
+  readonly runs: number;
+  readonly onProgress: (line: string) => void;
+}
+
+const DECODE_TOKENS = 8;
+const PROMPT_TOKENS = 512;
+/** Drafted tokens that one pass checks. */
+const DRAFTED = 8;
+const CONTEXT = 4096;
+
+/** Everything that kernels should be good at, beside what the machine can do, measured in turn. */
+export async function benchKernels(options: KernelBenchOptions, signal: AbortSignal): Promise<KernelBench> {
+  const { pack, threads, runs, onProgress } = options;
+  // Small enough that what is not kernels counts.
+  const embedded = await openPackFolder(fileSystem, builtInModel());
+  const folder = await fileSystem.mkdtemp(join(tmpdir(), 'potluck-bench-'));
+  try {
+    const skipped: string[] = [];
+    const passes = await measurePasses(options, folder, signal);
+    const backends = await measureBackends(embedded, options, skipped, signal);
+    onProgress(`${embedded.manifest.name}, 1 device, 1 thread`);
+    const outside = await shareOutsideKernels(embedded.folder, runs, signal);
+    const rows = [...passes.rows, outside, ...backends];
+    const { measured, limit, ratio, unit, spread } = rows[0]!;
+    const top = { measured, limit, ratio, unit, spread };
+    return { ...top, model: pack.manifest.name, kernel: passes.kernel, threads, runs, rows, skipped };
+  } finally {
+    await fileSystem.rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Rows of whole passes of the large shape, and of attention alone. */
+async function measurePasses(
+  { pack, threads, runs, onProgress }: KernelBenchOptions,
+  folder: string,
+  signal: AbortSignal,
+): Promise<{ kernel: string; rows: KernelRow[] }> {
+  const model = await ResidentModel.open(pack, PROMPT_TOKENS);
+  const attentionPack = await writeAttentionPack(pack.manifest.shape, CONTEXT, folder);
+  const attention = await ResidentModel.open(attentionPack, CONTEXT);
+  try {
+    const lane = await model.lane({ threads });
+    const oneThread = await model.lane({ threads: 1 });
+    const attending = await attention.lane({ threads });
+    await fillPages(attending, attention.pages);
+    const engine = engineOf(lane);
+    const single = engineOf(oneThread);
+    const limits = new Limits(model.addon, model.weights);
+    const { pages } = model;
+    let salt = 0;
+    onProgress(`${pack.manifest.name}, ${threads} threads and 1 thread: ${runs} rounds`);
+    const s = await alternate(
+      runs,
+      {
+        read: () => limits.readRate(threads),
+        decode: () => decodeSeconds(engine, DECODE_TOKENS, salt++),
+        attentionLong: () => passSeconds(attending, attention.pages, CONTEXT - 1, 1),
+        attentionShort: () => passSeconds(attending, attention.pages, 0, 1),
+        readSingle: () => limits.readRate(1),
+        decodeSingle: () => decodeSeconds(single, DECODE_TOKENS, salt++),
+        one: () => passSeconds(lane, pages, 32, 1),
+        drafted: () => passSeconds(lane, pages, 32, DRAFTED),
+        peak: () => limits.dotPeak(threads),
+        prompt: () => promptSeconds(lane, pages, PROMPT_TOKENS, salt++),
+      },
+      signal,
+    );
+    const perToken = 1 / model.weightBytes;
+    const promptMultiplyAdds = PROMPT_TOKENS * model.layerMultiplyAdds + model.headMultiplyAdds;
+    const attended = keyValueBytes(attentionPack, CONTEXT);
+    const attentionOnly = difference(s.attentionLong, s.attentionShort);
+    const name = pack.manifest.name;
+    const rows = [
+      row(`decode, ${name}, ${threads} threads`, perSecond(s.decode), scaled(s.read, perToken), 'tokens/s'),
+      row(`decode, ${name}, 1 thread`, perSecond(s.decodeSingle), scaled(s.readSingle, perToken), 'tokens/s'),
+      row(
+        `prompt of ${PROMPT_TOKENS} tokens, ${name}, ${threads} threads`,
+        perSecond(s.prompt, promptMultiplyAdds),
+        s.peak,
+        'multiply-adds/s',
+      ),
+      row(
+        `decode with 1 thread over 1/${threads} of ${threads} threads`,
+        perSecond(s.decodeSingle),
+        perSecond(s.decode, 1 / threads),
+        'tokens/s',
+      ),
+      row(`pass of ${DRAFTED} tokens over a pass of 1`, scaled(s.drafted, 1000), scaled(s.one, 1000), 'ms'),
+      row(
+        `attention of one token over ${CONTEXT} positions, ${threads} threads`,
+        perSecond(attentionOnly, attended),
+        s.read,
+        'bytes/s',
+      ),
+    ];
+    await engine.close();
+    await single.close();
+    return { kernel: lane.kernel, rows };
+  } finally {
+    await attention.close();
+    await model.close();
+  }
+}
+
+/** The other backend, on the embedded model. */
+async function measureBackends(
+  embedded: PackFolder,
+  { runs, onProgress }: KernelBenchOptions,
+  skipped: string[],
+  signal: AbortSignal,
+): Promise<KernelRow[]> {
+  onProgress(`${embedded.manifest.name}, native and onnxruntime`);
+  const model = await ResidentModel.open(embedded, PROMPT_TOKENS);
+  try {
+    const native = engineOf(await model.lane({ threads: 1 }));
+    const other = await model.lane({ threads: 1, backend: 'onnxruntime' }).catch((error: Error) => {
+      skipped.push(`onnxruntime: ${error.message}`);
+      return null;
+    });
+    if (other === null) return [];
+    const onnx = engineOf(other);
+    let salt = 0;
+    const s = await alternate(
+      runs,
+      {
+        native: () => decodeSeconds(native, DECODE_TOKENS, salt++),
+        onnx: () => decodeSeconds(onnx, DECODE_TOKENS, salt++),
+      },
+      signal,
+    );
+    await native.close();
+    await onnx.close();
+    const what = `decode, ${embedded.manifest.name}, onnxruntime over native kernels, 1 thread`;
+    return [row(what, perSecond(s.onnx), perSecond(s.native), 'tokens/s')];
+  } finally {
+    await model.close();
+  }
+}
+
+const row = (what: string, measured: Samples, limit: Samples, unit: string): KernelRow => ({
+  what,
+  ...measurement(measured, limit, unit),
+});
