@@ -1,6 +1,7 @@
 import * as fileSystem from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32c } from '../../disk-io/crc32c.ts';
+import { parseShapes } from '../../model/named-shapes.ts';
 import { writeSyntheticPack } from '../../model/synthetic-pack.ts';
 import type { ModelShape } from '../../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
@@ -14,14 +15,26 @@ const LAYERS = 64;
 
 /** Writes a pack with the heads of `like` and hardly any other weights into `folder`. */
 export async function writeAttentionPack(
-  like: ModelShape,
+  like: Pick<ModelShape, 'queryHeads' | 'kvHeads' | 'headDim'>,
   positions: number,
   folder: string,
 ): Promise<PackFolder> {
-  const shape = { ...like, width: 64, layers: LAYERS, ffnWidth: 32, vocabulary: 512, context: positions };
+  const columns = {
+    name: 'attention',
+    model_type: 'llama',
+    hidden_size: 64,
+    num_hidden_layers: LAYERS,
+    num_attention_heads: like.queryHeads,
+    num_key_value_heads: like.kvHeads,
+    head_dim: like.headDim,
+    intermediate_size: 32,
+    vocab_size: 512,
+    max_position_embeddings: positions,
+  };
+  const text = `${Object.keys(columns).join(' ')}\n${Object.values(columns).join(' ')}`;
   const target = join(folder, 'attention');
   await writeSyntheticPack({
-    shape: { name: 'attention', config: { shape, tiedHead: true, stopTokens: [], beginToken: null } },
+    shape: parseShapes(text, 'attention')[0]!,
     seed: 1,
     storedLayers: LAYERS,
     target,
@@ -44,6 +57,7 @@ export async function fillPages({ runner }: Lane, pages: Int32Array): Promise<vo
     await runner.run(
       Array.from(pages.subarray(first, first + atOnce), page => ({
         pages: Int32Array.of(page),
+        length: PAGE_POSITIONS,
         start: 0,
         tokens: promptOf(PAGE_POSITIONS, page),
         logitsAt: [],

@@ -29,11 +29,11 @@ test('programs run in turn, and the first round does not count', async () => {
 test('a signal ends it before the next program', async () => {
   const stop = new AbortController();
   let ran = 0;
-  const running = alternate(
-    5,
-    { a: async () => ++ran, b: async () => (stop.abort(new Error('enough')), 0) },
-    stop.signal,
-  );
+  const b = async () => {
+    stop.abort(new Error('enough'));
+    return 0;
+  };
+  const running = alternate(5, { a: async () => ++ran, b }, stop.signal);
   await expect(running).rejects.toThrow('enough');
   expect(ran).toBe(1);
 });
