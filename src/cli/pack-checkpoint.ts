@@ -6,11 +6,13 @@ import { projectRoot } from '../daemon/project-root.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { type BuildProgress, buildPack, type RopePrecision } from '../model/build-pack.ts';
+import { openCheckpoint } from '../model/checkpoint.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
+import { PACK_FILE_BYTES } from '../pack/read-manifest.ts';
 
 export interface PackOptions {
-  /** Folder of a checkpoint in the Hugging Face layout. */
+  /** Folder of a checkpoint in the Hugging Face layout, or a GGUF file. */
   readonly checkpoint: string;
   /** Folder of the pack; must not exist yet. */
   readonly target: string;
@@ -57,10 +59,15 @@ const calibrationText = (): Promise<string> =>
   fileSystem.readFile(join(projectRoot(), 'models', 'calibration.txt'), 'utf8');
 
 /** The tokenizer of a checkpoint, or null where it has none. Rejects where its files are broken. */
-export async function checkpointTokenizer(checkpoint: string): Promise<Tokenizer | null> {
-  const json = await readJson(join(checkpoint, 'tokenizer.json'));
-  if (json === null) return null;
-  return createTokenizer(json, (await readJson(join(checkpoint, 'tokenizer_config.json'))) ?? {});
+export async function checkpointTokenizer(path: string): Promise<Tokenizer | null> {
+  const checkpoint = await openCheckpoint(fileSystem, path);
+  try {
+    const json = await checkpoint.readJson('tokenizer.json', PACK_FILE_BYTES);
+    const config = await checkpoint.readJson('tokenizer_config.json', PACK_FILE_BYTES);
+    return json === undefined ? null : createTokenizer(json, config ?? {});
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 /** The parsed file, or null where there is none. Rejects with CHECKPOINT_INVALID where it is not JSON. */
@@ -83,9 +90,10 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
-/** A pack's name made of its checkpoint's folder: 'Llama 3.2 1B/' -> 'Llama-3.2-1B'. */
+/** A pack's name made of its checkpoint's folder: 'Llama 3.2 1B/' -> 'Llama-3.2-1B', 'x.gguf' -> 'x'. */
 export function nameOf(checkpoint: string): string {
   const name = basename(resolve(checkpoint))
+    .replace(/\.gguf$/i, '')
     .replace(/[^A-Za-z0-9._-]+/g, '-')
     .replace(/^[^A-Za-z0-9]+/, '');
   return name.slice(0, 100) || 'model';

@@ -4,6 +4,7 @@ import { PotluckError } from '../errors/errors.ts';
 import { errorNumber, type FileSystem, readWholeFile } from '../pack/file-system.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
+import { templateOfJson, tokenizerJsonOfModel } from './folder-tokenizer.ts';
 import { Safetensors } from './safetensors.ts';
 import { duplicateKey } from './safetensors-header.ts';
 import type { StoredRows } from './stored-rows.ts';
@@ -80,12 +81,26 @@ export class SafetensorsCheckpoint implements Checkpoint {
   }
 
   async readFile(name: string, limit: number): Promise<Uint8Array | undefined> {
-    return readWholeFile(this.#fileSystem, join(this.path, name), limit);
+    const found = await this.#readPlain(name, limit);
+    if (found !== undefined) return found;
+    if (name === 'tokenizer.json') {
+      const json = await tokenizerJsonOfModel(this.#readPlain, this.path);
+      return json && new TextEncoder().encode(JSON.stringify(json));
+    }
+    if (name === 'chat_template.jinja') {
+      const template = await templateOfJson(this.#readPlain, this.path);
+      return template === undefined ? undefined : new TextEncoder().encode(template);
+    }
+    return undefined;
   }
 
   async readJson(name: string, limit: number): Promise<unknown> {
-    return readJson(this.#fileSystem, join(this.path, name), limit);
+    const bytes = await this.readFile(name, limit);
+    return bytes && parseJson(bytes, join(this.path, name));
   }
+
+  readonly #readPlain = (name: string, limit: number): Promise<Uint8Array | undefined> =>
+    readWholeFile(this.#fileSystem, join(this.path, name), limit);
 
   async close(): Promise<void> {
     await Promise.all(this.#files.map(file => file.close()));
@@ -94,11 +109,12 @@ export class SafetensorsCheckpoint implements Checkpoint {
 
 async function readJson(fileSystem: FileSystem, path: string, limit: number): Promise<unknown> {
   const bytes = await readWholeFile(fileSystem, path, limit);
-  if (bytes === undefined) return undefined;
+  return bytes && parseJson(bytes, path);
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
   try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-    const parsed: unknown = JSON.parse(text);
-    return parsed;
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (error) {
     throw invalidCheckpoint(path, 'is not JSON', error);
   }

@@ -1,6 +1,7 @@
-import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { PotluckError } from '../errors/errors.ts';
 import { type ControlText, chooseBreaker, createControlText } from './control-text.ts';
+import { createTokenModel } from './token-model.ts';
+import { loadLibrary } from './tokenizer-library.ts';
 import { createPieceDecoder } from './tokenizer-pieces.ts';
 
 export interface EncodeOptions {
@@ -28,6 +29,8 @@ export interface Tokenizer {
   readonly named: Readonly<Record<string, string>>;
   /** The chat template that tokenizer_config.json brings, or null. */
   readonly chatTemplate: string | null;
+  /** Its template for chats with tools, where that is another one. */
+  readonly toolTemplate: string | null;
   /** True where whole texts lose one space at their beginning. */
   readonly stripsLeadingSpace: boolean;
 }
@@ -39,7 +42,7 @@ interface AddedToken {
 }
 
 interface TokenizerJson {
-  readonly model: { type?: string; vocab: Record<string, number>; merges: unknown[]; [key: string]: unknown };
+  readonly model: unknown;
   readonly added_tokens: readonly AddedToken[];
   readonly [key: string]: unknown;
 }
@@ -47,32 +50,40 @@ interface TokenizerJson {
 const NAMED = ['bos_token', 'eos_token', 'pad_token', 'unk_token'];
 
 /**
- * `tokenizerJson` and `tokenizerConfig` are the parsed files of those names; the first may be garbage afterwards: nothing
- * of it is kept. Throws PACK_INVALID where a part is missing, UNSUPPORTED_MODEL for a tokenizer that is not BPE.
+ * `tokenizerJson` and `tokenizerConfig` are the parsed files of those names; nothing of them is kept but texts. Throws
+ * PACK_INVALID where a part is missing, UNSUPPORTED_MODEL for a tokenizer that is neither BPE nor Unigram.
  */
 export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown): Tokenizer {
   const json = checked(tokenizerJson);
   const config = typeof tokenizerConfig === 'object' && tokenizerConfig !== null ? tokenizerConfig : {};
-  const pieces = createPieceDecoder(json.decoder);
+  const decoder = createPieceDecoder(json.decoder);
   const named = namedTokens(config as Record<string, unknown>);
   const controls = controlTokens(json.added_tokens, Object.values(named));
-  const rule: BreakRule = { breaker: '', controls };
-  const library = loadLibrary(json, config, rule);
-  const vocab = library.model.vocab;
-  const added = new Map(json.added_tokens.map(token => [token.id, token.content]));
   const controlIds = new Set(controls.values());
+  const { encode: encodeWord, pieces } = createTokenModel(json.model, controlIds);
+  const library = loadLibrary(json, pieces);
+  const added = new Map(json.added_tokens.map(token => [token.id, token.content]));
+  const vocabulary = Math.max(pieces.length, ...json.added_tokens.map(token => token.id + 1));
   const controlText = createControlText([...controls.keys()]);
-  const longestPiece = vocab.reduce((most, piece) => Math.max(most, piece?.length ?? 0), 1);
+  const longestPiece = [...pieces, ...added.values()].reduce(
+    (most, piece) => Math.max(most, piece?.length ?? 0),
+    1,
+  );
   const encodeBroken = (text: string, breaker: string): number[] => {
-    rule.breaker = breaker;
-    return text === '' ? [] : library.encode(text, { add_special_tokens: false }).ids;
+    const ids: number[] = [];
+    const words = (section: string): void => {
+      const whole = breaker === '' ? section : section.replaceAll(breaker, '');
+      for (const word of library.words(whole)) encodeWord(word, ids);
+    };
+    if (text !== '') library.sections(text, words, id => ids.push(id));
+    return ids;
   };
   const pieceBytes = (id: number): Uint8Array => {
     if (controlIds.has(id)) return new Uint8Array(0);
     const content = added.get(id);
     if (content !== undefined) return new TextEncoder().encode(content);
-    const piece = vocab[id];
-    if (piece !== undefined) return pieces.bytes(piece);
+    const piece = pieces[id];
+    if (piece !== undefined) return decoder.bytes(piece);
     // Rows of the logits beyond the tokenizer's vocabulary are padding: they have no text.
     if (Number.isSafeInteger(id) && id >= 0) return new Uint8Array(0);
     throw new PotluckError('BAD_REQUEST', `${id} is not a token id. Ids are whole numbers from 0.`);
@@ -88,100 +99,39 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     },
     decode(ids) {
       const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(concatenate(ids.map(pieceBytes)));
-      return pieces.stripsLeadingSpace && text.startsWith(' ') ? text.slice(1) : text;
+      return decoder.stripsLeadingSpace && text.startsWith(' ') ? text.slice(1) : text;
     },
     pieceBytes,
-    vocabulary: vocab.length,
+    vocabulary,
     controls,
     controlText,
     named,
-    chatTemplate: templateOf(config as Record<string, unknown>),
-    stripsLeadingSpace: pieces.stripsLeadingSpace,
+    chatTemplate: templateOf(config as Record<string, unknown>, 'default'),
+    toolTemplate: templateOf(config as Record<string, unknown>, 'tool_use'),
+    stripsLeadingSpace: decoder.stripsLeadingSpace,
   };
 }
 
 function checked(value: unknown): TokenizerJson {
   const json = value as Partial<TokenizerJson> | null;
-  const model = typeof json === 'object' && json !== null ? json.model : undefined;
-  if (typeof model !== 'object' || model === null) {
-    throw new PotluckError('PACK_INVALID', 'tokenizer.json has no model. Write the pack again.');
-  }
-  if (model.type !== undefined && model.type !== 'BPE') {
-    throw new PotluckError(
-      'UNSUPPORTED_MODEL',
-      `The tokenizer is of kind ${model.type}. Use a model with a BPE tokenizer.`,
-    );
-  }
-  if (typeof model.vocab !== 'object' || model.vocab === null || !Array.isArray(model.merges)) {
-    throw new PotluckError('PACK_INVALID', 'tokenizer.json has no vocab or no merges. Write the pack again.');
-  }
-  const added = json!.added_tokens ?? [];
+  const added = (typeof json === 'object' && json !== null ? json.added_tokens : undefined) ?? [];
   const wellFormed = (token: AddedToken) =>
-    Number.isSafeInteger(token?.id) && typeof token.content === 'string';
-  if (!Array.isArray(added) || !added.every(wellFormed)) {
+    Number.isSafeInteger(token?.id) &&
+    token.id >= 0 &&
+    token.id < MOST_TOKENS &&
+    typeof token.content === 'string';
+  if (!Array.isArray(added) || added.length > MOST_ADDED || !added.every(wellFormed)) {
     throw new PotluckError(
       'PACK_INVALID',
       'added_tokens of tokenizer.json is malformed. Write the pack again.',
     );
   }
-  return { ...(json as TokenizerJson), added_tokens: added };
+  return { model: null, ...json, added_tokens: added };
 }
 
-/** Loads the library's tokenizer and drops what it keeps but never reads again: half of its memory. */
-function loadLibrary(json: TokenizerJson, config: object, rule: BreakRule): Library {
-  const model = { ...json.model, type: 'BPE' };
-  const shell = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
-  try {
-    // The post-processor would add begin and end tokens, the decoder is src/model/tokenizer-pieces.ts.
-    const parts = { ...json, post_processor: null, decoder: null, model };
-    const library: Library = new LibraryTokenizer({ ...shell, ...parts }, config);
-    library.pre_tokenizer = withoutBreaker(library.pre_tokenizer ?? wordsOf(library.model.vocab), rule);
-    library.model.merges = [];
-    model.vocab = {};
-    model.merges = [];
-    return library;
-  } catch (error) {
-    throw new PotluckError('UNSUPPORTED_MODEL', 'tokenizer.json has a part that is not supported.', {
-      cause: error,
-    });
-  }
-}
-
-type PreTokenize = (text: string, options?: object) => string[];
-
-/** What is used of the library's tokenizer; its own declarations do not resolve under nodenext. */
-interface Library {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
-  /** Called with each stretch of text between control tokens, after normalization. */
-  pre_tokenizer: PreTokenize | null;
-  model: { readonly vocab: readonly (string | undefined)[]; merges: unknown[] };
-}
-
-interface BreakRule {
-  /** Taken out of every text; '' for none. */
-  breaker: string;
-  readonly controls: ReadonlyMap<string, number>;
-}
-
-/** Runs after control tokens are split off: takes the breaker out, then does what the model's own pre-tokenizer does. */
-function withoutBreaker(inner: PreTokenize, rule: BreakRule): PreTokenize {
-  return (text, options) => {
-    const whole = rule.breaker === '' ? text : text.replaceAll(rule.breaker, '');
-    // A piece that is a control token to the letter could be looked up as one.
-    return inner(whole, options).flatMap(piece =>
-      rule.controls.has(piece) ? [piece[0]!, piece.slice(1)] : [piece],
-    );
-  };
-}
-
-/**
- * For models without a pre-tokenizer, where a text would be one long word: ten times slower than words, which are also cached.
- * Words may be cut off where no token of the vocabulary reaches over the border, which is so for SentencePiece's U+2581.
- */
-function wordsOf(vocab: readonly (string | undefined)[]): PreTokenize {
-  const crosses = vocab.some(piece => piece !== undefined && /[^\u2581]\u2581/.test(piece));
-  return crosses ? text => [text] : text => text.split(/(?<=[^\u2581])(?=\u2581)/);
-}
+/** Most tokens, and most of them that are looked for in texts as they are. */
+const MOST_TOKENS = 2 ** 22;
+const MOST_ADDED = 2 ** 16;
 
 function namedTokens(config: Record<string, unknown>): Record<string, string> {
   const named: Record<string, string> = {};
@@ -200,11 +150,11 @@ function controlTokens(added: readonly AddedToken[], named: readonly string[]): 
   return new Map(controls.map(token => [token.content, token.id]));
 }
 
-function templateOf(config: Record<string, unknown>): string | null {
+function templateOf(config: Record<string, unknown>, wanted: 'default' | 'tool_use'): string | null {
   const template = config.chat_template;
-  if (typeof template === 'string') return template;
+  if (typeof template === 'string') return wanted === 'default' ? template : null;
   if (!Array.isArray(template)) return null;
-  const entry = template.find(one => (one as { name?: unknown } | null)?.name === 'default') as
+  const entry = template.find(one => (one as { name?: unknown } | null)?.name === wanted) as
     | { template?: unknown }
     | undefined;
   return typeof entry?.template === 'string' ? entry.template : null;

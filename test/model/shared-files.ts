@@ -4,6 +4,9 @@ import type { TestContext } from 'vitest';
 
 const SHARED = fileURLToPath(new URL('../../../shared/', import.meta.url));
 
+/** Path of a file in ../shared. */
+export const sharedPath = (path: string): string => SHARED + path;
+
 /** Text of a file in ../shared; skips the test aloud where it is absent. */
 export function sharedText(ctx: TestContext, path: string): string {
   const file = SHARED + path;

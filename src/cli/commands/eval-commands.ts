@@ -7,6 +7,7 @@ import { setExitCode } from '../exit-code.ts';
 import { parseIntegers } from '../option-values.ts';
 import { builtInModel, sharedFolder } from '../project.ts';
 import { MOST_DEVICES, withDevices } from './emulation-flags.ts';
+import { addEvalTokenizer } from './eval-tokenizer-command.ts';
 import { parseWeights } from './pack-command.ts';
 
 interface EvalFlags {
@@ -33,6 +34,7 @@ export function addEvalCommands(program: Command): void {
   addGolden(group);
   addReference(group);
   addBits(group);
+  addEvalTokenizer(group);
 }
 
 function addGolden(group: Command): void {

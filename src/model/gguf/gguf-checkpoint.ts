@@ -11,6 +11,7 @@ import { MetadataFields } from './metadata-fields.ts';
 import type { RopeFactors } from './rope-scaling.ts';
 import { interleavedRows, type NamedTensor, nameTensors } from './tensor-names.ts';
 import { READABLE_TYPES } from './tensor-types.ts';
+import { type TokenizerFiles, tokenizerFiles } from './tokenizer-files.ts';
 
 /** Most divisors of RoPE frequencies. */
 const MOST_FACTORS = 4096;
@@ -23,16 +24,21 @@ export class GgufCheckpoint implements Checkpoint {
   readonly #file: OpenFile;
   readonly #tensors: ReadonlyMap<string, NamedTensor>;
 
+  readonly #fields: MetadataFields;
+  /** Made when it is asked for first; null: the file has none. */
+  #files: TokenizerFiles | null | undefined;
+
   private constructor(
     file: OpenFile,
-    path: string,
+    fields: MetadataFields,
     config: unknown,
     tensors: ReadonlyMap<string, NamedTensor>,
   ) {
-    this.path = path;
-    this.configPath = path;
+    this.path = fields.path;
+    this.configPath = fields.path;
     this.config = config;
     this.#file = file;
+    this.#fields = fields;
     this.#tensors = tensors;
   }
 
@@ -59,7 +65,7 @@ export class GgufCheckpoint implements Checkpoint {
         hasAttentionBias: named.has('model.layers.0.self_attn.q_proj.bias'),
         ropeFactors: await readRopeFactors(file, path, tensors),
       });
-      return new GgufCheckpoint(file, path, config, named);
+      return new GgufCheckpoint(file, fields, config, named);
     } catch (error) {
       await file.close();
       throw error;
@@ -98,16 +104,28 @@ export class GgufCheckpoint implements Checkpoint {
     return new StoredRows({ what, ...read, rows: count, order, ...extra });
   }
 
-  async readFile(): Promise<undefined> {
-    return undefined;
+  async readFile(name: string): Promise<Uint8Array | undefined> {
+    if (name === 'chat_template.jinja') {
+      const template = this.#tokenizer()?.chatTemplate;
+      return template == null ? undefined : new TextEncoder().encode(template);
+    }
+    const json = await this.readJson(name);
+    return json === undefined ? undefined : new TextEncoder().encode(JSON.stringify(json));
   }
 
-  async readJson(): Promise<undefined> {
+  async readJson(name: string): Promise<unknown> {
+    if (name === 'tokenizer.json') return this.#tokenizer()?.tokenizerJson;
+    if (name === 'tokenizer_config.json') return this.#tokenizer()?.tokenizerConfig;
     return undefined;
   }
 
   async close(): Promise<void> {
     await this.#file.close();
+  }
+
+  #tokenizer(): TokenizerFiles | null {
+    if (this.#files === undefined) this.#files = tokenizerFiles(this.#fields);
+    return this.#files;
   }
 
   #find(tensor: string): NamedTensor {

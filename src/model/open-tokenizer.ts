@@ -1,0 +1,62 @@
+import { dirname, join } from 'node:path';
+import { PotluckError } from '../errors/errors.ts';
+import { describeError, type FileSystem, type OpenFile, readWholeFile } from '../pack/file-system.ts';
+import { invalidCheckpoint } from './checkpoint-error.ts';
+import { tokenizerJsonOfModel } from './folder-tokenizer.ts';
+import { readGgufHeader } from './gguf/header.ts';
+import { MetadataFields } from './gguf/metadata-fields.ts';
+import { tokenizerFiles } from './gguf/tokenizer-files.ts';
+import { createTokenizer, type Tokenizer } from './tokenizer.ts';
+
+const TOKENIZER_BYTES = 2 ** 28;
+
+/**
+ * The tokenizer of a tokenizer.json, a tokenizer.model, a GGUF file (of a vocabulary alone, too) or a folder with one of the
+ * first two. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, PACK_INVALID, UNSUPPORTED_MODEL or DISK_READ.
+ */
+export async function openTokenizer(fileSystem: FileSystem, path: string): Promise<Tokenizer> {
+  if (/\.gguf$/i.test(path)) return openGguf(fileSystem, path);
+  const isJson = /\.json$/i.test(path);
+  const isModel = /\.model$/i.test(path);
+  const folder = isJson || isModel ? dirname(path) : path;
+  const json = isModel
+    ? undefined
+    : await readJson(fileSystem, isJson ? path : join(folder, 'tokenizer.json'));
+  // A tokenizer.model by another name is still read as one.
+  const readFile = (name: string, limit: number) =>
+    readWholeFile(fileSystem, isModel && name === 'tokenizer.model' ? path : join(folder, name), limit);
+  const found = json ?? (isJson ? undefined : await tokenizerJsonOfModel(readFile, folder));
+  const config = await readJson(fileSystem, join(folder, 'tokenizer_config.json'));
+  if (found !== undefined) return createTokenizer(found, config ?? {});
+  throw new PotluckError(
+    'PACK_NOT_FOUND',
+    `${path}: there is no tokenizer here. Give a tokenizer.json, a tokenizer.model, a GGUF file, or a folder that has one.`,
+  );
+}
+
+async function openGguf(fileSystem: FileSystem, path: string): Promise<Tokenizer> {
+  let file: OpenFile;
+  try {
+    file = await fileSystem.open(path, 'r');
+  } catch (error) {
+    throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
+  }
+  try {
+    const { metadata } = await readGgufHeader(file, path);
+    const files = tokenizerFiles(new MetadataFields(metadata, path));
+    if (files === null) throw invalidCheckpoint(path, 'has no vocabulary');
+    return createTokenizer(files.tokenizerJson, files.tokenizerConfig);
+  } finally {
+    await file.close();
+  }
+}
+
+async function readJson(fileSystem: FileSystem, path: string): Promise<unknown> {
+  const bytes = await readWholeFile(fileSystem, path, TOKENIZER_BYTES);
+  if (bytes === undefined) return undefined;
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw invalidCheckpoint(path, 'is not JSON', error);
+  }
+}

@@ -1,0 +1,105 @@
+import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
+import { PotluckError } from '../errors/errors.ts';
+
+/** What the library does of a tokenizer.json: everything before words become pieces. */
+export interface TokenizerLibrary {
+  /** Cuts out added tokens and normalizes what lies between them; calls back in the order of the text. */
+  sections(text: string, onText: (section: string) => void, onAdded: (id: number) => void): void;
+  /** The words of a stretch of normalized text. */
+  words(section: string): readonly string[];
+}
+
+interface TokenizerParts {
+  readonly added_tokens: readonly { readonly content: string }[];
+  readonly [key: string]: unknown;
+}
+
+type PreTokenize = (text: string, options?: object) => string[];
+
+/** What is used of the library's tokenizer; its own declarations do not resolve under nodenext. */
+interface Library {
+  /** Added tokens, and what `model` makes of the words of each stretch between them. */
+  encode_text(text: string): (string | Section)[];
+  /** Also by what normalizing makes of their contents. */
+  added_tokens_map: ReadonlyMap<string, { readonly id: number }>;
+  pre_tokenizer: PreTokenize | null;
+  model: unknown;
+}
+
+/** A stretch of normalized text; an object, so that it is never taken for an added token. */
+interface Section {
+  readonly text: string;
+  /** How many stretches of text, added tokens counted, lie before it. */
+  readonly index: number;
+}
+
+/** `pieces`: the vocabulary. Throws UNSUPPORTED_MODEL for a part that the library does not know. */
+export function loadLibrary(json: TokenizerParts, pieces: readonly (string | undefined)[]): TokenizerLibrary {
+  let library: Library;
+  try {
+    // The post-processor would add begin and end tokens; the decoder is tokenizer-pieces.ts, the model token-model.ts.
+    const shell = { normalizer: null, pre_tokenizer: null };
+    const rest = { post_processor: null, decoder: null, model: { type: 'BPE', vocab: {}, merges: [] } };
+    library = new LibraryTokenizer({ ...shell, ...corrected(json), ...rest }, {});
+  } catch (error) {
+    throw new PotluckError('UNSUPPORTED_MODEL', 'tokenizer.json has a part that is not supported.', {
+      cause: error,
+    });
+  }
+  const inner = library.pre_tokenizer ?? wordsOf(pieces);
+  let index = 0;
+  library.pre_tokenizer = (text, options) => {
+    index = (options as { section_index?: number } | undefined)?.section_index ?? 0;
+    return [text];
+  };
+  library.model = ([text]: [string]): Section[] => [{ text, index }];
+  let current = 0;
+  return {
+    sections(text, onText, onAdded) {
+      for (const part of library.encode_text(text)) {
+        if (typeof part === 'string') {
+          onAdded(library.added_tokens_map.get(part)!.id);
+        } else {
+          current = part.index;
+          onText(part.text);
+        }
+      }
+    },
+    words: section => inner(section, { section_index: current }),
+  };
+}
+
+/** tokenizer.json with those parts that the library reads otherwise than its makers put in other words. */
+function corrected(json: TokenizerParts): TokenizerParts {
+  return { ...json, pre_tokenizer: correctedPreTokenizer(json.pre_tokenizer) };
+}
+
+const split = (pattern: string): object => ({
+  type: 'Split',
+  pattern: { Regex: pattern },
+  behavior: 'Isolated',
+  invert: false,
+});
+const PUNCTUATION = '[\\p{P}!-\\/:-@\\[-`{-~]';
+
+function correctedPreTokenizer(part: unknown): unknown {
+  if (typeof part !== 'object' || part === null) return part ?? null;
+  const { type, pretokenizers, individual_digits, behavior } = part as Record<string, unknown>;
+  if (type === 'Sequence' && Array.isArray(pretokenizers))
+    return { type, pretokenizers: pretokenizers.map(correctedPreTokenizer) };
+  // Numbers of every script, not 0 to 9 alone.
+  if (type === 'Digits') return split(individual_digits === true ? '\\p{N}' : '\\p{N}+');
+  // Each sign by itself, unless runs are asked for.
+  if (type === 'Punctuation' && (behavior ?? 'Isolated') === 'Isolated') return split(PUNCTUATION);
+  if (type === 'Punctuation' && behavior === 'Contiguous') return split(`${PUNCTUATION}+`);
+  return part;
+}
+
+/**
+ * For models without a pre-tokenizer, where a text would be one long word: ten times slower than words, which are also cached.
+ * Words may be cut off where no token of the vocabulary reaches over the border, which is so for SentencePiece's U+2581.
+ */
+function wordsOf(pieces: readonly (string | undefined)[]): PreTokenize {
+  const crosses = pieces.some(piece => piece !== undefined && /[^\u2581]\u2581/.test(piece));
+  return crosses ? text => [text] : text => text.split(/(?<=[^\u2581])(?=\u2581)/);
+}
