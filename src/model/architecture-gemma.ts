@@ -52,12 +52,29 @@ export const gemma2 = defineArchitecture({
   }),
 });
 
+/** Before transformers 5 the base of layers that slide stood beside that of the others, and scaling was of those alone. */
+function nestRotations(config: unknown): unknown {
+  if (typeof config !== 'object' || config === null) return config;
+  const c = config as Record<string, unknown>;
+  if (c.rope_parameters !== undefined && c.rope_parameters !== null) return c;
+  const { rope_theta: theta = 1e6, rope_local_base_freq: local = 1e4, rope_scaling: scaling } = c;
+  const scaled = typeof scaling === 'object' ? scaling : {};
+  return {
+    ...c,
+    rope_parameters: {
+      full_attention: { rope_theta: theta, ...scaled },
+      sliding_attention: { rope_theta: local, rope_type: 'default' },
+    },
+  };
+}
+
 /** Gemma 3, text: five of six layers slide, and those turn by a base of their own. */
 export const gemma3 = defineArchitecture({
   modelType: 'gemma3_text',
   className: 'Gemma3ForCausalLM',
   names: { ...sandwichNames, layer: { ...sandwichNames.layer, ...QUERY_KEY_NORM_NAMES } },
   defaults: { ...gemmaDefaults, theta: 1e6, maxPositions: 131072 },
+  unwrap: nestRotations,
   fields: {
     ...gemmaFields,
     sliding_window_pattern: v.nullish(count(1024)),

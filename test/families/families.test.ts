@@ -1,0 +1,87 @@
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import type { Backend } from '../../src/kernels/backend.ts';
+import { createNativeBackend } from '../../src/kernels/native-backend.ts';
+import { buildPack } from '../../src/model/build-pack.ts';
+import { openPackFolder, type PackFolder } from '../../src/pack/pack-folder.ts';
+import { addon, floatBits, randomSource } from '../kernels/addon-under-test.ts';
+import { crc32c } from '../pack/crc32c-table.ts';
+import { temporaryFolder } from '../pack/temporary-folder.ts';
+import { ClusterInProcess } from './cluster-in-process.ts';
+import { CONFIGS } from './configs.ts';
+import { type Config, oracleLogits } from './oracle.ts';
+import { writeRandomCheckpoint } from './random-checkpoint.ts';
+
+const backends: Backend[] = Array.from({ length: 3 }, () => createNativeBackend(addon, { threads: 1 }));
+afterAll(() => {
+  for (const backend of backends) backend.close();
+});
+
+const idsOf = (c: Config, count: number): number[] => {
+  const random = randomSource(5);
+  return Array.from({ length: count }, () => Math.floor(random() * c.vocab_size));
+};
+
+async function pack(folder: string, weights: 'bf16' | 'w4'): Promise<PackFolder> {
+  const target = join(folder, weights);
+  const options = { checkpoint: join(folder, 'checkpoint'), target, name: 'family', weights };
+  await buildPack({ ...options, fileSystem: fs, crc32c, backend: backends[0]! });
+  return openPackFolder(fs, target);
+}
+
+async function onCluster<T>(
+  of: PackFolder,
+  options: { devices: number; memory?: number },
+  use: (cluster: ClusterInProcess) => Promise<T>,
+): Promise<T> {
+  const cluster = await ClusterInProcess.open(of, backends, options);
+  try {
+    return await use(cluster);
+  } finally {
+    await cluster.close();
+  }
+}
+
+/** Root mean square of the difference over that of the exact values. */
+function relativeError(rows: readonly Float32Array[], exact: readonly Float64Array[]): number {
+  let difference = 0;
+  let size = 0;
+  exact.forEach((row, t) => {
+    row.forEach((value, i) => {
+      difference += (rows[t]![i]! - value) ** 2;
+      size += value ** 2;
+    });
+  });
+  return Math.sqrt(difference / size);
+}
+
+const bits = (rows: readonly Float32Array[]) => rows.map(floatBits);
+
+describe.each(Object.entries(CONFIGS))('%s', (_name, config) => {
+  test('computes what transformers does, the same bits on every cluster', async () => {
+    const folder = await temporaryFolder();
+    const tensors = await writeRandomCheckpoint(join(folder, 'checkpoint'), config);
+    const ids = idsOf(config, 23);
+    const exact = oracleLogits(config, tensors, ids);
+    for (const [weights, most] of [
+      ['bf16', 2e-5],
+      ['w4', 0.1],
+    ] as const) {
+      const packed = await pack(folder, weights);
+      const alone = await onCluster(packed, { devices: 1 }, async cluster => {
+        const rows = await cluster.logits(ids, 64);
+        expect(cluster.devices[0]!.saturated).toBe(0);
+        expect(bits(await cluster.logits(ids, 1))).toEqual(bits(rows));
+        return rows;
+      });
+      expect(relativeError(alone, exact)).toBeLessThan(most);
+      const shared = await onCluster(packed, { devices: 3 }, cluster => cluster.logits(ids, 7));
+      expect(bits(shared)).toEqual(bits(alone));
+      const streamed = await onCluster(packed, { devices: 2, memory: 0.3 }, cluster =>
+        cluster.logits(ids, 9),
+      );
+      expect(bits(streamed)).toEqual(bits(alone));
+    }
+  });
+});
