@@ -1,7 +1,7 @@
 import type { DiskAddon } from '../disk-io/disk-addon.ts';
 
 /** The native addon, whole. Every call checks its arguments and throws RangeError (code KERNEL_FAILED). */
-export interface Addon extends DiskAddon, KernelTests, LimitPrograms {
+export interface Addon extends DiskAddon, KernelTests, Rounding, LimitPrograms {
   /** Zeroed memory outside the V8 heap, 4096-byte aligned. */
   allocate(bytes: number): ArrayBuffer;
   /** Detaches and unmaps memory of `allocate`. Throws while an open model or a read uses it. */
@@ -75,6 +75,33 @@ export interface LimitPrograms {
   ): Promise<number>;
   /** Runs `rounds` rounds of a dot program, shared out over `threads` threads; resolves to the seconds. */
   measureDot(program: string, threads: number, rounds: number): Promise<number>;
+}
+
+/**
+ * Error-compensating rounding (GPTQ); see native/gptq.h. All buffers are memory of `allocate`, in use until the promise
+ * settles. Same bits on every processor and with any `threads`. Reject with a RangeError of code KERNEL_FAILED.
+ */
+export interface Rounding {
+  /** products ([columns, columns] float64, upper triangle) += X^T X of inputs X ([tokens, columns] float32). */
+  addProducts(
+    products: ArrayBuffer,
+    columns: number,
+    inputs: ArrayBuffer,
+    tokens: number,
+    threads: number,
+  ): Promise<void>;
+  /** Replaces products by their factor; `damping` times the mean of the diagonal is added to the diagonal first. */
+  factorProducts(products: ArrayBuffer, columns: number, damping: number, threads: number): Promise<void>;
+  /** Rounds weights ([rows, columns] float32) to nibbles ([rows, columns] uint8) and scales ([rows, columns / 32] IEEE half). */
+  roundRows(
+    factor: ArrayBuffer,
+    columns: number,
+    weights: ArrayBuffer,
+    rows: number,
+    nibbles: ArrayBuffer,
+    scales: ArrayBuffer,
+    threads: number,
+  ): Promise<void>;
 }
 
 export interface KernelList {
