@@ -35,7 +35,7 @@ export async function respond(answer: Answer): Promise<Response> {
   const ender = new AbortController();
   const signal = AbortSignal.any([gone, ender.signal]);
   const usage: Usage = { prompt_tokens: promptTokens, completion_tokens: 0, total_tokens: promptTokens };
-  const events = runChoices(choices, model, host.generator, usage, signal);
+  const events = runChoices(choices, model, usage, signal);
   if (!answer.stream) return Response.json(await wholeAnswer(answer, events, usage));
   return eventStreamResponse({
     events: chunks(answer, events, usage),

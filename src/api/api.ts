@@ -4,7 +4,7 @@ import { answerChat } from './chat-completions.ts';
 import { answerCompletion } from './completions.ts';
 import type { ApiHost } from './host.ts';
 import { checkCaller } from './local-only.ts';
-import { describeModel, findModel } from './models.ts';
+import { describeModel, findListed } from './models.ts';
 import { errorResponse } from './openai-errors.ts';
 import { readJsonObject } from './read-body.ts';
 
@@ -19,8 +19,10 @@ export function createApi(host: ApiHost): Hono {
     await next();
   });
 
-  api.get('/v1/models', async c => c.json({ object: 'list', data: [describeModel(await host.model())] }));
-  api.get('/v1/models/:id{.+}', async c => c.json(describeModel(await findModel(host, c.req.param('id')))));
+  api.get('/v1/models', async c =>
+    c.json({ object: 'list', data: (await host.models()).map(describeModel) }),
+  );
+  api.get('/v1/models/:id{.+}', async c => c.json(describeModel(await findListed(host, c.req.param('id')))));
   api.post('/v1/chat/completions', async c =>
     answerChat(host, await readJsonObject(c.req.raw), c.req.raw.signal),
   );

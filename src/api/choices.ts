@@ -1,4 +1,4 @@
-import type { GenerateRequest, Generator } from '../engine/generate.ts';
+import type { GenerateRequest } from '../engine/generate.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { TextStream } from '../model/text-stream.ts';
 import type { ApiModel } from './host.ts';
@@ -49,13 +49,12 @@ export function maxTokensOf(
 export async function* runChoices(
   choices: readonly Choice[],
   model: ApiModel,
-  generator: Generator,
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent, void> {
   const ender = new AbortController();
   const both = AbortSignal.any([signal, ender.signal]);
-  const runs = choices.map(choice => runChoice(choice, model, generator, usage, both));
+  const runs = choices.map(choice => runChoice(choice, model, usage, both));
   const pending = new Map<
     (typeof runs)[number],
     Promise<{ run: (typeof runs)[number]; result: IteratorResult<ChoiceEvent, void> }>
@@ -86,7 +85,6 @@ export async function* runChoices(
 async function* runChoice(
   choice: Choice,
   model: ApiModel,
-  generator: Generator,
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent, void> {
@@ -94,7 +92,7 @@ async function* runChoice(
   const text = new TextStream(model.tokenizer, { stop, startsText });
   const ender = new AbortController();
   try {
-    for await (const event of generator.generate(request, AbortSignal.any([signal, ender.signal]))) {
+    for await (const event of model.generator.generate(request, AbortSignal.any([signal, ender.signal]))) {
       if (event.type === 'token') {
         usage.completion_tokens++;
         usage.total_tokens++;

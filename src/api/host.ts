@@ -3,13 +3,22 @@ import type { PotluckError } from '../errors/errors.ts';
 import type { Chat } from '../model/chat-template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 
-/** The model that answers. */
-export interface ApiModel {
+/** A model that requests may name. */
+export interface ListedModel {
   readonly id: string;
   /** Other names that clients may use. */
   readonly aliases: readonly string[];
   /** Seconds since 1970. */
   readonly created: number;
+  /** Reads what answers with it need. Rejects with NOT_READY, DEVICE_LOST or PACK_INVALID. */
+  open(): Promise<ApiModel>;
+}
+
+/** The model that answers. */
+export interface ApiModel {
+  readonly id: string;
+  /** Answers with this model, wherever it is computed. */
+  readonly generator: Generator;
   /** Most positions of a sequence: prompt and answer together. */
   readonly context: number;
   /** Number of token ids. */
@@ -29,9 +38,8 @@ export interface ApiHost {
   readonly allowedHosts: readonly string[];
   /** Milliseconds since 1970. */
   now(): number;
-  /** Rejects with NOT_READY while there is none. */
-  model(): Promise<ApiModel>;
-  readonly generator: Generator;
+  /** The models of the cluster, that which is served now first. Rejects with NOT_READY while there is none. */
+  models(): Promise<readonly ListedModel[]>;
   state(): 'serving' | 'preparing' | 'waiting';
   /** A seed for a request that brings none: a whole number that is safe in a double. */
   randomSeed(): number;

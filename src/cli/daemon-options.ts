@@ -2,7 +2,7 @@ import { availableParallelism, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { DaemonOptions } from '../daemon/options.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
-import { type Environment, homeFolder } from './home-folder.ts';
+import { type Environment, homeFolder, modelsFolder } from './home-folder.ts';
 import type { HostAndPort } from './option-values.ts';
 
 export const DEFAULT_API_PORT = 11500;
@@ -57,6 +57,7 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
     linkPort: flags.linkPort ?? (await defaultLinkPort(flags.port, surroundings)),
     dataFolder: folder,
     model: await model(flags, folder, surroundings),
+    modelsFolder: modelsFolder(homeFolder(surroundings.env)),
     memory: flags.memory ?? null,
     threads: flags.threads ?? availableParallelism(),
     share: flags.share ?? null,

@@ -19,6 +19,8 @@ export interface ClusterGeneratorOptions {
 
 /** An answer that gets no token for this long fails. */
 const PATIENCE_MS = 60_000;
+/** Times that an answer may move to another hub without a token in between; a wait for a model's turn moves it, too. */
+const MOST_MOVES = 16;
 /** Before the same hub is asked again. */
 const PAUSE_MS = 250;
 /** The hub or the plan is gone: another one continues from the tokens so far. */
@@ -39,6 +41,7 @@ export class ClusterGenerator implements Generator {
     const { timers } = this.#options;
     const generated = [...request.generated];
     let deadline = timers.now() + PATIENCE_MS;
+    let moves = 0;
     while (!signal.aborted) {
       const route = this.#options.route();
       let error = new PotluckError('NOT_READY', 'The cluster has no hub. Look at: potluck status');
@@ -48,6 +51,7 @@ export class ClusterGenerator implements Generator {
           for await (const event of route.generate({ ...request, generated }, watch.signal)) {
             if (event.type === 'token') generated.push(event.id);
             deadline = timers.now() + PATIENCE_MS;
+            moves = 0;
             yield event;
             if (event.type === 'finish') return;
           }
@@ -64,6 +68,8 @@ export class ClusterGenerator implements Generator {
         yield { type: 'finish', reason: 'length' };
         return;
       }
+      if (route !== null && this.#hubId() !== route.hubId && ++moves <= MOST_MOVES)
+        deadline = timers.now() + PATIENCE_MS;
       if (timers.now() >= deadline) throw error;
       await this.#pause(route, signal);
     }

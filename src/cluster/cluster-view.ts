@@ -11,6 +11,8 @@ export interface ClusterView {
   readonly role: 'hub' | 'spoke' | 'none';
   /** 'serving': a plan is active here. 'preparing': one is on its way. 'waiting': neither. */
   readonly state: 'serving' | 'preparing' | 'waiting';
+  /** The model that the cluster computes, or is about to; null where no device has one. */
+  readonly modelId: string | null;
   /** The highest number of a plan that this device knows of. */
   readonly epoch: number;
   /** The plan that is active on this device. */

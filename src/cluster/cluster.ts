@@ -11,6 +11,8 @@ import type { DeviceInfo } from './device.ts';
 import { type Candidate, electHub } from './election.ts';
 import { type Member, Members } from './members.ts';
 import { MAX_KNOWN_PEERS, type Message, type MessageOf } from './messages.ts';
+import { betterChoice, type ClusterModel, type ModelChoice, modelsOf } from './model-choice.ts';
+import { ModelQueue } from './model-queue.ts';
 import { MAX_PLAN_DEVICES } from './plan.ts';
 import { PlanHolder } from './plan-holder.ts';
 import { RemoteStreams } from './remote-streams.ts';
@@ -36,18 +38,20 @@ export interface ClusterOptions {
 
 /** This device's place in its cluster: finds the others, elects the hub, and holds or follows the plan. */
 export class Cluster {
-  readonly generator: Generator;
   readonly #options: ClusterOptions;
   #self: DeviceInfo;
   readonly #members: Members;
   readonly #holder: PlanHolder;
   readonly #coordinator: Coordinator;
   readonly #spoke: SpokeRole;
+  readonly #queue: ModelQueue;
   readonly #serveGenerate: ServeGenerate;
   readonly #remoteStreams = new RemoteStreams();
   readonly #listeners = new Set<() => void>();
   #phase: 'new' | 'running' | 'leaving' | 'stopped' = 'new';
   #hubId: string | null = null;
+  /** Which model the cluster computes, by the best word so far; null: nobody asked for one. */
+  #choice: ModelChoice | null = null;
   #stateText = '';
   #refreshing = false;
   #refreshAgain = false;
@@ -81,6 +85,10 @@ export class Cluster {
       timers,
       holder: this.#holder,
       host,
+      model: () => this.#targetModel(),
+      begins: plan => this.#queue.begins(plan.modelId),
+      serves: plan => this.#queue.serving(plan.modelId),
+      modelFailed: (modelId, error) => this.#queue.failed(modelId, error),
       followers: () => this.#members.all.filter(m => m.state?.hubId === this.#self.id && !m.leaving),
       leavers: () => this.#members.all.filter(m => m.leaving),
       nextEpoch: () => this.#epoch() + 1,
@@ -93,12 +101,31 @@ export class Cluster {
       hubId: () => this.#hubId,
       changed,
     });
-    this.#serveGenerate = new ServeGenerate({ generator: host.generator, isHub: () => this.#isHub() });
-    this.generator = new ClusterGenerator({
-      route: () => this.#route(),
-      onRoute: call => this.onChange(call),
+    this.#queue = new ModelQueue({
+      generator: host.generator,
       timers,
+      target: () => this.#targetModel(),
+      choose: modelId => this.#choose(modelId),
+      previous: () => this.#holder.latest?.modelId ?? null,
     });
+    this.#serveGenerate = new ServeGenerate({
+      generate: (modelId, request, signal) => this.#queue.generate(modelId, request, signal),
+      isHub: () => this.#isHub(),
+    });
+  }
+
+  /** Answers with a model of the cluster, wherever its hub is. */
+  generator(modelId: string): Generator {
+    return new ClusterGenerator({
+      route: () => this.#route(modelId),
+      onRoute: call => this.onChange(call),
+      timers: this.#options.timers,
+    });
+  }
+
+  /** What this device and those that it is linked to hold completely. */
+  models(): ClusterModel[] {
+    return modelsOf([this.#self, ...this.#members.all.filter(m => !m.leaving).map(m => m.device)]);
   }
 
   /** Begins to look for other devices, and to be one. */
@@ -166,6 +193,7 @@ export class Cluster {
       hubId: this.#hubId,
       role: isHub ? 'hub' : this.#hubId === null ? 'none' : 'spoke',
       state: plan !== null ? 'serving' : next !== null ? 'preparing' : 'waiting',
+      modelId: plan?.modelId ?? this.#holder.latest?.modelId ?? this.#wantedModel() ?? this.#hubModel(),
       epoch: this.#epoch(),
       plan,
       next,
@@ -194,6 +222,7 @@ export class Cluster {
     this.#phase = 'stopped';
     this.#coordinator.stop();
     this.#serveGenerate.stop();
+    this.#queue.stop();
     this.#holder.abandon();
     this.#members.stop();
     for (const listener of [...this.#listeners]) listener();
@@ -242,6 +271,7 @@ export class Cluster {
       hubId: this.#hubId,
       epoch: this.#epoch(),
       clusterSize: Math.min(MAX_PLAN_DEVICES, this.#coordinator.size),
+      choice: this.#choice,
       peers: peers.slice(0, MAX_KNOWN_PEERS),
     };
   }
@@ -255,6 +285,8 @@ export class Cluster {
     this.#refreshing = true;
     while (this.#refreshAgain) {
       this.#refreshAgain = false;
+      for (const { state } of this.#members.all)
+        this.#choice = betterChoice(this.#choice, state?.choice ?? null);
       this.#elect();
       this.#coordinator.update();
       const state = this.#state();
@@ -276,6 +308,7 @@ export class Cluster {
     if (wasHub) {
       this.#coordinator.stop();
       this.#serveGenerate.stop();
+      this.#queue.stop();
     }
     if (hubId === this.#self.id) {
       // what another hub sent is not wanted any more
@@ -286,11 +319,43 @@ export class Cluster {
     this.#options.host.log.info(hubId === null ? 'No device can be hub.' : `The hub is ${name}.`);
   }
 
+  /** The chosen model where a device that may be hub holds it; null: any hub serves its own first one. */
+  #wantedModel(): string | null {
+    const modelId = this.#choice?.modelId;
+    const mayBeHub = [
+      ...(this.#phase === 'running' ? [this.#self] : []),
+      ...this.#members.all.filter(m => m.state !== null && !m.leaving).map(m => m.device),
+    ];
+    return modelId !== undefined && mayBeHub.some(device => holds(device, modelId)) ? modelId : null;
+  }
+
+  /** The model that this device makes plans for where it is hub. */
+  #targetModel(): string | null {
+    return this.#wantedModel() ?? this.#self.models[0]?.id ?? null;
+  }
+
+  /** The first model of the hub; null where there is none. */
+  #hubModel(): string | null {
+    const hub = this.#isHub() ? this.#self : this.#hub()?.device;
+    return hub?.models[0]?.id ?? null;
+  }
+
+  /** The hub's word: from now on the cluster computes this model. False where no device holds it. */
+  #choose(modelId: string): boolean {
+    if (!this.#isHub() || !this.models().some(({ id }) => id === modelId)) return false;
+    this.#choice = { turn: (this.#choice?.turn ?? 0) + 1, modelId };
+    this.#refresh();
+    return true;
+  }
+
   #candidates(): Candidate[] {
+    const wanted = this.#wantedModel();
+    const canServe = (device: DeviceInfo): boolean =>
+      wanted === null ? device.models.length > 0 : holds(device, wanted);
     const self: Candidate = {
       id: this.#self.id,
       startedAt: this.#self.startedAt,
-      electable: this.#self.models.length > 0 && this.#phase === 'running',
+      electable: canServe(this.#self) && this.#phase === 'running',
       hubId: this.#hubId,
       clusterSize: this.#coordinator.size,
     };
@@ -298,7 +363,7 @@ export class Cluster {
       id,
       startedAt: device.startedAt,
       // before its first word nobody knows whether it claims
-      electable: state !== null && !leaving && device.models.length > 0,
+      electable: state !== null && !leaving && canServe(device),
       hubId: state?.hubId ?? null,
       clusterSize: state?.clusterSize ?? 0,
     }));
@@ -373,20 +438,25 @@ export class Cluster {
     return { epoch, phase: 'prepare', progress: [{ deviceId: this.#self.id, bytes, total }] };
   }
 
-  #route(): GenerateRoute | null {
+  #route(modelId: string): GenerateRoute | null {
     if (this.#phase === 'stopped') throw new PotluckError('STOPPED', 'This device is stopping.');
     if (this.#hubId === null) return null;
     if (this.#isHub()) {
-      const { generator } = this.#options.host;
-      return { hubId: this.#hubId, generate: (request, signal) => generator.generate(request, signal) };
+      return {
+        hubId: this.#hubId,
+        generate: (request, signal) => this.#queue.generate(modelId, request, signal),
+      };
     }
     const hub = this.#hub();
     if (hub === undefined) return null;
     return {
       hubId: hub.id,
-      generate: (request, signal) => this.#remoteStreams.generate(hub, request, signal),
+      generate: (request, signal) => this.#remoteStreams.generate(hub, modelId, request, signal),
     };
   }
 }
+
+const holds = (device: DeviceInfo, modelId: string): boolean =>
+  device.models.some(({ id }) => id === modelId);
 
 export const createCluster = (options: ClusterOptions): Cluster => new Cluster(options);

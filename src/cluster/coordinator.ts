@@ -1,5 +1,5 @@
 import type { Timers } from '../discovery/timers.ts';
-import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { asPotluckError, type ErrorCode, PotluckError } from '../errors/errors.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { type DeviceInfo, deviceLabel } from './device.ts';
 import { Failures } from './failures.ts';
@@ -15,11 +15,29 @@ const DEBOUNCE_MS = 150;
 /** When a device of the active plan is gone nothing is served: waits only for others that go with it. */
 const BROKEN_DEBOUNCE_MS = 20;
 
+/** Another model is wanted, and nothing runs. */
+const SWITCH_DEBOUNCE_MS = 5;
+/** These pass, or are another device's trouble: whoever waits for the model waits on. */
+const PASSING: ReadonlySet<ErrorCode> = new Set([
+  'NOT_READY',
+  'DEVICE_LOST',
+  'DEADLINE',
+  'STOPPED',
+  'PROTOCOL',
+]);
+
 export interface CoordinatorOptions {
   readonly self: () => DeviceInfo;
   readonly timers: Timers;
   readonly holder: PlanHolder;
   readonly host: ClusterHost;
+  /** Id of the model to make plans for; null where this device holds none. */
+  readonly model: () => string | null;
+  /** Called before passes may run on a plan, and once they may. */
+  readonly begins: (plan: Plan) => void;
+  readonly serves: (plan: Plan) => void;
+  /** This device cannot load the model, or no plan can be made for it. */
+  readonly modelFailed: (modelId: string, error: PotluckError) => void;
   /** Members that follow this device. */
   readonly followers: () => readonly Member[];
   /** Members that said goodbye and wait to be let go. */
@@ -89,11 +107,12 @@ export class Coordinator {
     this.#attempt?.fail([], new PotluckError('NOT_READY', 'Another device is hub now.'));
   }
 
-  /** Followers came, went over to another hub, or changed. */
+  /** Followers came, went over to another hub, or changed; or another model is wanted. */
   update(): void {
     if (!this.#running) return;
     this.#dropUseless();
-    this.#schedule(DEBOUNCE_MS);
+    const isOther = this.#serving !== null && this.#serving.modelId !== this.#options.model();
+    this.#schedule(isOther ? SWITCH_DEBOUNCE_MS : DEBOUNCE_MS);
   }
 
   /** A member's link ended. */
@@ -125,10 +144,14 @@ export class Coordinator {
     return ['prepared', 'prepare-progress', 'active'].includes(message.type);
   }
 
-  /** A plan that is still being prepared for a device that does not follow any more is given up. */
+  /** A plan that is still being prepared is given up where its model is not wanted, or a device does not follow, any more. */
   #dropUseless(): void {
     const attempt = this.#attempt;
     if (attempt?.phase !== 'prepare') return;
+    if (attempt.plan.modelId !== this.#options.model()) {
+      attempt.fail([], new PotluckError('NOT_READY', 'Another model is wanted now.'));
+      return;
+    }
     const followers = new Set(this.#options.followers().map(m => m.id));
     const gone = attempt.plan.devices.slice(1).find(d => !followers.has(d.id));
     if (gone !== undefined) attempt.fail([], new PotluckError('DEVICE_LOST', `${deviceLabel(gone)} leaves.`));
@@ -199,18 +222,18 @@ export class Coordinator {
   #signature(members: readonly Member[]): string {
     const devices = [this.#options.self(), ...members.map(m => m.device)];
     const facts = devices.map(d => [d.id, d.startedAt, d.share, d.memoryBytes, d.host, d.linkPort]);
-    return JSON.stringify([this.#options.self().models[0]?.id, facts]);
+    return JSON.stringify([this.#options.model(), facts]);
   }
 
   #plan(members: readonly Member[]): Plan | null {
     const { self, host, holder, nextEpoch, changed } = this.#options;
-    const model = self().models[0];
-    if (model === undefined) return null;
+    const modelId = this.#options.model();
+    if (modelId === null) return null;
     try {
       const plan = makePlan({
         epoch: nextEpoch(),
-        modelId: model.id,
-        tiles: host.manifestFor(model.id).tiles,
+        modelId,
+        tiles: host.manifestFor(modelId).tiles,
         devices: [self(), ...members.map(m => m.device)],
         previous: holder.latest,
       });
@@ -218,6 +241,7 @@ export class Coordinator {
       return plan;
     } catch (error) {
       const trouble = asPotluckError(error);
+      this.#options.modelFailed(modelId, trouble);
       if (this.#trouble?.message === trouble.message) return null;
       host.log.warn(trouble.message);
       this.#trouble = trouble;
@@ -248,15 +272,17 @@ export class Coordinator {
       return;
     }
     if (!this.#running) return;
+    this.#options.begins(plan);
     try {
       await holder.serve(plan, result);
     } catch (error) {
-      this.#blame(self().id, self().name, asPotluckError(error));
+      this.#failed(plan, { blamed: [self().id], error: asPotluckError(error) }, true);
       return;
     }
     if (!this.#running || holder.active !== plan) return;
     this.#serving = plan;
     this.#servingFor = signature;
+    this.#options.serves(plan);
     host.log.info(`Plan ${plan.epoch} is active on ${plan.devices.map(deviceLabel).join(', ')}.`);
     this.#retire(plan);
     const lost = spokes.find(spoke => !spoke.link.isOpen);
@@ -277,6 +303,8 @@ export class Coordinator {
       this.#serving = null;
       this.#servingFor = null;
     }
+    if (blamed.includes(this.#options.self().id) && !PASSING.has(error.code))
+      this.#options.modelFailed(plan.modelId, error);
     this.#options.changed();
   }
 

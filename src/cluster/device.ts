@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 
 /** Version of the control protocol; devices that speak another one do not join. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 const wholeNumber = (least: number, most: number) =>
   v.pipe(v.number(), v.safeInteger(), v.minValue(least), v.maxValue(most));
@@ -35,7 +35,7 @@ export const deviceSchema = v.object({
   memoryBytes: wholeNumber(0, Number.MAX_SAFE_INTEGER),
   /** Relative speed: a device of share 2 gets twice the tiles of one of share 1. */
   share: v.pipe(v.number(), v.finite(), v.minValue(1e-6), v.maxValue(1e6)),
-  /** Packs that it holds completely; the first is the one it serves when it is hub. */
+  /** Packs that it holds completely; the first is the one it serves when it is hub and nobody asked for another. */
   models: v.pipe(
     v.array(v.pipe(v.object({ id: modelIdSchema, name: text(100) }), v.readonly())),
     v.maxLength(64),

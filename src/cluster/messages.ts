@@ -1,8 +1,16 @@
 import { Buffer } from 'node:buffer';
 import * as v from 'valibot';
 import { ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
-import { deviceIdSchema, deviceSchema, epochSchema, hostSchema, portSchema } from './device.ts';
+import {
+  deviceIdSchema,
+  deviceSchema,
+  epochSchema,
+  hostSchema,
+  modelIdSchema,
+  portSchema,
+} from './device.ts';
 import { generateRequestSchema } from './generate-messages.ts';
+import { modelChoiceSchema } from './model-choice.ts';
 import { MAX_PLAN_DEVICES, planSchema } from './plan.ts';
 
 /** Most bytes of a control message. */
@@ -33,6 +41,7 @@ const messageSchema = v.variant('type', [
     hubId: v.nullable(deviceIdSchema),
     epoch: epochSchema,
     clusterSize: v.pipe(whole, v.maxValue(MAX_PLAN_DEVICES)),
+    choice: v.nullable(modelChoiceSchema),
     peers: v.pipe(
       v.array(v.object({ id: deviceIdSchema, host: hostSchema, port: portSchema })),
       v.maxLength(MAX_KNOWN_PEERS),
@@ -50,7 +59,7 @@ const messageSchema = v.variant('type', [
   v.object({ type: v.literal('retire'), epoch: epochSchema }),
   v.object({ type: v.literal('leave') }),
   v.object({ type: v.literal('left') }),
-  v.object({ type: v.literal('generate'), stream, request: generateRequestSchema }),
+  v.object({ type: v.literal('generate'), stream, modelId: modelIdSchema, request: generateRequestSchema }),
   v.object({ type: v.literal('token'), stream, id: whole }),
   v.object({ type: v.literal('finish'), stream, reason: v.picklist(['stop', 'length']) }),
   v.object({ type: v.literal('generate-failed'), stream, code: errorCode, message: sentence }),

@@ -43,9 +43,10 @@ export class RemoteStreams {
     for (const stream of this.#streams.values()) if (stream.member === member) stream.queue.end(error);
   }
 
-  /** Lets `member` compute; see Generator. Also throws BAD_REQUEST where the hub would not take the request. */
+  /** Lets `member` compute with a model; see Generator. Also throws BAD_REQUEST where the hub would not take the request. */
   async *generate(
     member: Member,
+    modelId: string,
     request: GenerateRequest,
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
@@ -64,7 +65,7 @@ export class RemoteStreams {
     this.#streams.set(id, { member, queue });
     let finished = false;
     try {
-      member.link.send({ type: 'generate', stream: id, request: message });
+      member.link.send({ type: 'generate', stream: id, modelId, request: message });
       for (let event = await queue.next(); event !== undefined; event = await queue.next()) {
         finished = event.type === 'finish';
         yield event;

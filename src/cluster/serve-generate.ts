@@ -1,4 +1,4 @@
-import type { GenerateEvent, Generator } from '../engine/generate.ts';
+import type { GenerateEvent, GenerateRequest } from '../engine/generate.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { requestFromMessage } from './generate-messages.ts';
 import type { Member } from './members.ts';
@@ -17,7 +17,12 @@ interface Stream {
 }
 
 export interface ServeGenerateOptions {
-  readonly generator: Generator;
+  /** The engine for a model. */
+  readonly generate: (
+    modelId: string,
+    request: GenerateRequest,
+    signal: AbortSignal,
+  ) => AsyncIterable<GenerateEvent>;
   readonly isHub: () => boolean;
 }
 
@@ -55,7 +60,7 @@ export class ServeGenerate {
   }
 
   async #serve(member: Member, message: MessageOf<'generate'>): Promise<void> {
-    const { stream: id, request } = message;
+    const { stream: id, modelId, request } = message;
     const streams = this.#streams.get(member) ?? new Map<number, Stream>();
     this.#streams.set(member, streams);
     if (!this.#options.isHub()) {
@@ -71,7 +76,7 @@ export class ServeGenerate {
     const stream: Stream = { cancel: new AbortController(), credits: TOKEN_WINDOW, wake: null };
     streams.set(id, stream);
     try {
-      const events = this.#options.generator.generate(requestFromMessage(request), stream.cancel.signal);
+      const events = this.#options.generate(modelId, requestFromMessage(request), stream.cancel.signal);
       for await (const event of events) {
         if (stream.credits === 0) await this.#creditOf(stream);
         if (stream.cancel.signal.aborted) break;

@@ -2,10 +2,11 @@ import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import bonjour from 'bonjour-service';
 import { type ConsolaInstance, createConsola } from 'consola';
-import type { ApiHost } from '../api/host.ts';
+import type { ApiHost, ApiModel, ListedModel } from '../api/host.ts';
 import { type Cluster, createCluster } from '../cluster/cluster.ts';
 import type { ClusterHost } from '../cluster/cluster-host.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from '../cluster/device.ts';
+import type { ClusterModel } from '../cluster/model-choice.ts';
 import { tilesOf } from '../cluster/plan.ts';
 import { MdnsDiscovery } from '../discovery/mdns-discovery.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
@@ -23,10 +24,10 @@ import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
 import { accountMemory, availableMemory, ProcessBytes } from './memory-account.ts';
-import { ModelStore } from './model-store.ts';
+import { type LocalModel, ModelStore } from './model-store.ts';
 import type { DaemonOptions, RunningDaemon } from './options.ts';
 import { PlanHost } from './plan-host.ts';
-import { openServedModel, type ServedModel } from './served-model.ts';
+import { ServedModels } from './served-model.ts';
 import type { DaemonStatus } from './status.ts';
 import { TensorArrivals } from './tensor-links.ts';
 import { tileReaders } from './tile-readers.ts';
@@ -34,6 +35,8 @@ import { TIMERS } from './timers.ts';
 import { version } from './version.ts';
 
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
+/** Manifest, constants and tokenizer of a model come from another device within this time. */
+const RECEIVE_MILLISECONDS = 60_000;
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
@@ -51,7 +54,7 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
     const sum = compute.addon
       ? (bytes: Uint8Array, before: number) => compute.addon!.crc32c(bytes, before)
       : crc32c;
-    const store = await ModelStore.open(options.model, options.dataFolder, sum);
+    const store = await ModelStore.open(options, options.dataFolder, sum);
     opened.push(() => store.close());
     const daemon = new Daemon(options, folder, compute, store);
     opened.push(() => daemon.close());
@@ -80,7 +83,7 @@ class Daemon {
   #cluster: Cluster | null = null;
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
-  #served: ServedModel | null = null;
+  readonly #served = new ServedModels();
 
   constructor(options: DaemonOptions, folder: DataFolder, compute: LoadedBackend, store: ModelStore) {
     this.#options = options;
@@ -103,7 +106,8 @@ class Daemon {
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
-    if (store.pack) this.#checkMemory(store.pack.manifest);
+    const [pack] = store.packs;
+    if (pack) this.#checkMemory(pack.manifest);
   }
 
   async open(): Promise<void> {
@@ -156,7 +160,7 @@ class Daemon {
     await this.#api?.close();
     await this.#links?.close();
     this.#arrivals.close();
-    await this.#served?.close();
+    await this.#served.close();
   }
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
@@ -179,7 +183,6 @@ class Daemon {
 
   #device(linkPort: number, apiPort: number): DeviceInfo {
     const options = this.#options;
-    const { pack } = this.#store;
     const { backend } = this.#compute;
     return {
       id: this.#folder.deviceId,
@@ -198,7 +201,7 @@ class Daemon {
         options.windowBytes ?? Number.MAX_SAFE_INTEGER,
       ),
       share: options.share ?? options.threads,
-      models: pack ? [{ id: pack.id, name: pack.manifest.name }] : [],
+      models: this.#ownModels(),
     };
   }
 
@@ -215,7 +218,8 @@ class Daemon {
       serve: (plan, kvPages) => plans.serve(plan, kvPages),
       deactivate: reason => plans.deactivate(reason),
       manifestFor: id => {
-        if (store.pack?.id === id) return store.pack.manifest;
+        const pack = store.packs.find(each => each.id === id);
+        if (pack) return pack.manifest;
         throw new PotluckError('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
       },
       generator: this.#engine,
@@ -229,22 +233,7 @@ class Daemon {
       version,
       allowedHosts: [],
       now: () => Date.now(),
-      model: async () => {
-        const served = await this.#servedModel();
-        const { shape, stopTokens, beginToken } = this.#plans.current!.model.manifest;
-        return {
-          id: served.name,
-          aliases: [...ALIASES, served.id],
-          created: Math.floor(this.#startedAt / 1000),
-          context: shape.context,
-          vocabulary: shape.vocabulary,
-          tokenizer: served.tokenizer,
-          renderChat: chat => served.renderChat(chat),
-          stopTokens,
-          beginToken,
-        };
-      },
-      generator: this.#limited(() => this.#running().generator),
+      models: () => this.#listModels(),
       state: () => this.#cluster?.view().state ?? 'waiting',
       randomSeed: () => randomInt(2 ** 47),
       timers: TIMERS,
@@ -253,24 +242,67 @@ class Daemon {
     };
   }
 
-  /** Cuts answers at --max-tokens. */
-  #limited(generator: () => Generator): Generator {
-    const most = this.#options.maxTokens ?? Number.MAX_SAFE_INTEGER;
+  #ownModels(): DeviceInfo['models'] {
+    return this.#store.packs.map(({ id, manifest }) => ({ id, name: manifest.name }));
+  }
+
+  /** The models of the cluster, that which is served now first: it has the aliases. */
+  async #listModels(): Promise<ListedModel[]> {
+    const cluster = this.#running();
+    if (await this.#store.look()) cluster.updateSelf({ models: this.#ownModels() });
+    const models = cluster.models();
+    const served = this.#plans.current?.model.id ?? cluster.view().modelId;
+    const first = models.find(({ id }) => id === served) ?? models[0];
+    if (first === undefined)
+      throw new PotluckError(
+        'NOT_READY',
+        'No device of the cluster has a model yet. Look at: potluck status',
+      );
+    return [first, ...models.filter(model => model !== first)].map(model => ({
+      id: model.name,
+      aliases: model === first ? [...ALIASES, model.id] : [model.id],
+      created: Math.floor(this.#startedAt / 1000),
+      open: () => this.#openModel(model),
+    }));
+  }
+
+  async #openModel(model: ClusterModel): Promise<ApiModel> {
+    const { id, name } = model;
+    const local = await this.#localModel(model);
+    const { tokenizer, renderChat } = await this.#served.get(id, async () => local);
+    const { shape, stopTokens, beginToken } = local.manifest;
     return {
-      generate: (request, signal) =>
-        generator().generate({ ...request, maxTokens: Math.min(request.maxTokens, most) }, signal),
+      id: name,
+      generator: this.#limited(this.#running().generator(id)),
+      context: shape.context,
+      vocabulary: shape.vocabulary,
+      tokenizer,
+      renderChat,
+      stopTokens,
+      beginToken,
     };
   }
 
-  /** Tokenizer and template of the model in the active plan. */
-  async #servedModel(): Promise<ServedModel> {
-    const open = this.#plans.current;
-    if (!open) throw new PotluckError('NOT_READY', 'No model is served yet. Look at: potluck status');
-    if (this.#served?.id === open.model.id) return this.#served;
-    const before = this.#served;
-    this.#served = await openServedModel(open.model);
-    await before?.close();
-    return this.#served;
+  /** A model as far as answers need it: from this disk, or fetched from a device that holds it. Rejects with DEVICE_LOST. */
+  #localModel({ id, name, holders }: ClusterModel): Promise<LocalModel> {
+    const here = this.#store.find(id);
+    if (here !== undefined) return Promise.resolve(here);
+    const holder = this.#running()
+      .view()
+      .members.find(member => holders.includes(member.id));
+    if (holder === undefined)
+      throw new PotluckError('DEVICE_LOST', `No device that has the model ${name} is here any more.`);
+    const signal = AbortSignal.timeout(RECEIVE_MILLISECONDS);
+    return this.#store.receive(id, httpGetter(holder.host, holder.linkPort), signal);
+  }
+
+  /** Cuts answers at --max-tokens. */
+  #limited(generator: Generator): Generator {
+    const most = this.#options.maxTokens ?? Number.MAX_SAFE_INTEGER;
+    return {
+      generate: (request, signal) =>
+        generator.generate({ ...request, maxTokens: Math.min(request.maxTokens, most) }, signal),
+    };
   }
 
   #hubEngine(): Engine {
@@ -284,9 +316,13 @@ class Daemon {
   }
 
   #localStatus(): LocalStatus {
-    const notes = [...this.#compute.notes];
-    if (this.#served?.fallbackTemplate)
-      notes.push('The model brings no chat template: messages are written as plain "role: content" lines.');
+    const notes = [
+      ...this.#compute.notes,
+      ...this.#store.notes,
+      ...[...this.#served.withoutTemplate].map(
+        name => `${name} brings no chat template: messages are written as plain "role: content" lines.`,
+      ),
+    ];
     const isHub = this.#cluster?.view().role === 'hub';
     return localStatus(
       this.#plans,

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fetchTiles } from '../cluster/tile-transfer.ts';
-import { PotluckError } from '../errors/errors.ts';
-import { readWholeFile, writeFully, writing } from '../pack/file-system.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
@@ -20,47 +20,129 @@ export interface LocalModel {
   readFile(name: string): Promise<Uint8Array | undefined>;
   /** Where tile `tile` lies on this disk; undefined where it does not. */
   locate(tile: number): { path: string; offset: number; bytes: number; crc32c: number } | undefined;
+  /** Which tile has that hash; undefined where none has. */
+  tileOf(sha256: string): number | undefined;
   /** tiles.bin of the whole pack: the embedding is in it. Null where only some tiles are here. */
   readonly packPath: string | null;
 }
 
 export type HttpGet = (path: string, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
 
+/** Most packs that are offered; a device's description holds no more. */
+const MOST_PACKS = 64;
 /** The name under which the constants blob is served and kept. */
 export const CONSTANTS_FILE = 'constants.bin';
 
-/** What this device has on disk: at most one whole pack, and the tiles it was sent. */
-export class ModelStore {
-  readonly pack: LocalModel | null;
-  readonly cache: TileCache;
-  readonly #folder: string;
-  readonly #received = new Map<string, LocalModel>();
+/** Where packs are looked for. */
+export interface PackPlaces {
+  /** Folder of the pack that is served unless another model is asked for; 'none': no pack is offered. */
+  readonly model: string | 'none';
+  /** Folder of further packs, each in a folder of its own; null: none. */
+  readonly modelsFolder: string | null;
+}
 
-  private constructor(pack: LocalModel | null, cache: TileCache, folder: string) {
-    this.pack = pack;
+/** What this device has on disk: whole packs, and the tiles it was sent. */
+export class ModelStore {
+  readonly cache: TileCache;
+  readonly #places: PackPlaces;
+  readonly #folder: string;
+  /** By the folder they are in; the first is the one that is served unless another is asked for. */
+  readonly #packs: Map<string, LocalModel>;
+  readonly #received = new Map<string, LocalModel>();
+  /** Models that are being received. */
+  readonly #receiving = new Map<string, Promise<LocalModel>>();
+  /** Packs that could not be opened, with the reason, so that each is told once. */
+  readonly #broken = new Map<string, string>();
+
+  private constructor(places: PackPlaces, packs: Map<string, LocalModel>, cache: TileCache, folder: string) {
+    this.#places = places;
+    this.#packs = packs;
     this.cache = cache;
     this.#folder = folder;
   }
 
+  /** Rejects where the model's own pack cannot be opened; see openPackFolder. */
   static async open(
-    model: string | 'none',
+    places: PackPlaces,
     dataFolder: string,
     crc32c: (bytes: Uint8Array, before: number) => number,
   ): Promise<ModelStore> {
-    const pack = model === 'none' ? null : fromFolder(await openPackFolder(fs, model));
+    const { model } = places;
+    const packs = new Map<string, LocalModel>();
+    if (model !== 'none') packs.set(resolve(model), fromFolder(await openPackFolder(fs, model)));
     const cache = await TileCache.open({ fileSystem: fs, folder: join(dataFolder, 'tiles'), crc32c });
-    return new ModelStore(pack, cache, join(dataFolder, 'models'));
+    const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
+    await store.look();
+    return store;
+  }
+
+  /** Whole packs; the first is the one that is served unless another is asked for. Each model once. */
+  get packs(): readonly LocalModel[] {
+    const all = [...this.#packs.values()];
+    return all.filter(({ id }, i) => all.findIndex(other => other.id === id) === i).slice(0, MOST_PACKS);
+  }
+
+  /** Packs of the models folder that cannot be used, and why; one sentence each. */
+  get notes(): readonly string[] {
+    return [...this.#broken.values()];
+  }
+
+  /** Looks for packs that came or went since the last look; true where there are others now. */
+  async look(): Promise<boolean> {
+    const { model, modelsFolder } = this.#places;
+    if (modelsFolder === null || model === 'none') return false;
+    const names = (await namesIn(modelsFolder)).filter(name => !name.endsWith('.unfinished'));
+    const folders = new Set(names.map(name => resolve(modelsFolder, name)));
+    let changed = false;
+    for (const folder of [...this.#packs.keys()])
+      if (folder !== resolve(model) && !folders.has(folder)) changed = this.#packs.delete(folder) || changed;
+    for (const folder of folders) {
+      if (this.#packs.has(folder) || this.#broken.has(folder)) continue;
+      try {
+        this.#packs.set(folder, fromFolder(await openPackFolder(fs, folder)));
+        changed = true;
+      } catch (error) {
+        const { code, message } = asPotluckError(error);
+        // just removed, or no pack at all
+        if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, message);
+      }
+    }
+    return changed;
   }
 
   /** The model of that id, as far as it is here. */
   find(id: string): LocalModel | undefined {
-    return this.pack?.id === id ? this.pack : this.#received.get(id);
+    return this.packs.find(pack => pack.id === id) ?? this.#received.get(id);
+  }
+
+  /** Where a tile lies, of whatever model. */
+  locate(sha256: string): { path: string; offset: number; bytes: number } | undefined {
+    const cached = this.cache.locate(sha256);
+    if (cached) return cached;
+    for (const pack of this.#packs.values()) {
+      const tile = pack.tileOf(sha256);
+      if (tile !== undefined) return pack.locate(tile);
+    }
+    return undefined;
   }
 
   /** Makes sure that everything of a model but its tiles is here. */
   async receive(id: string, get: HttpGet, signal: AbortSignal): Promise<LocalModel> {
-    const known = this.find(id);
-    if (known) return known;
+    for (;;) {
+      const known = this.find(id);
+      if (known) return known;
+      const underWay = this.#receiving.get(id);
+      if (underWay === undefined) break;
+      // whoever began it may have been told to stop: then it is tried again, here
+      await underWay.catch(() => undefined);
+      signal.throwIfAborted();
+    }
+    const receiving = this.#receive(id, get, signal).finally(() => this.#receiving.delete(id));
+    this.#receiving.set(id, receiving);
+    return receiving;
+  }
+
+  async #receive(id: string, get: HttpGet, signal: AbortSignal): Promise<LocalModel> {
     const folder = join(this.#folder, id);
     await writing(folder, () => fs.mkdir(folder, { recursive: true }));
     const file = (name: string, limit: number) => this.#keep(folder, id, name, limit, get, signal);
@@ -85,6 +167,7 @@ export class ModelStore {
       constants: new Uint8Array(constants).buffer,
       readFile: name => Promise.resolve(files.get(name)),
       locate: tile => this.cache.locate(manifest.tiles[tile]!.sha256),
+      tileOf: tileFinder(manifest),
       packPath: null,
     };
     this.#received.set(id, model);
@@ -167,6 +250,25 @@ function fromFolder(pack: PackFolder): LocalModel {
         entry && { path: pack.tilesPath, offset: entry.offset, bytes: entry.bytes, crc32c: entry.crc32c }
       );
     },
+    tileOf: tileFinder(pack.manifest),
     packPath: pack.tilesPath,
   };
+}
+
+/** Finds tiles by their hash; its index is made at the first call. */
+function tileFinder({ tiles }: Manifest): (sha256: string) => number | undefined {
+  let index: Map<string, number> | null = null;
+  return sha256 => {
+    index ??= new Map(tiles.map((tile, i) => [tile.sha256, i]));
+    return index.get(sha256);
+  };
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return (await fs.readdir(folder)).sort();
+  } catch (error) {
+    if (errorNumber(error) === 'ENOENT') return [];
+    throw new PotluckError('DISK_READ', `${folder}: ${describeError(error)}`, { cause: error });
+  }
 }

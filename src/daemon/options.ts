@@ -10,6 +10,8 @@ export interface DaemonOptions {
   readonly dataFolder: string;
   /** Folder of a pack, or 'none': the model then comes from another device. */
   readonly model: string | 'none';
+  /** Folder of further packs that requests may ask for; null: none. Not looked at where `model` is 'none'. */
+  readonly modelsFolder: string | null;
   /** Bytes the whole process may take; 'auto': from what the system has free; null: no budget, all tiles stay. */
   readonly memory: number | 'auto' | null;
   readonly threads: number;

@@ -9,6 +9,7 @@ import {
 import { encodeChat } from '../model/chat-template-tokens.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import type { LocalModel } from './model-store.ts';
+import { TIMERS } from './timers.ts';
 
 /** What the API needs of a model: its tokenizer and its chat template. */
 export interface ServedModel {
@@ -16,14 +17,21 @@ export interface ServedModel {
   readonly name: string;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
-  /** True once a chat was rendered without a template of the model's own. */
-  readonly fallbackTemplate: boolean;
   renderChat(chat: Chat): Promise<number[]>;
   close(): Promise<void>;
 }
 
-/** Reads the tokenizer's files. Rejects with PACK_INVALID where the pack has none. */
-export async function openServedModel(model: LocalModel): Promise<ServedModel> {
+/** Most models whose tokenizers are in memory. */
+const MOST_OPEN = 2;
+
+/** Chats are rendered within this time after their model was asked for. */
+const RETIRED_MILLISECONDS = 60_000;
+
+/**
+ * Reads the tokenizer's files. Rejects with PACK_INVALID where the pack has none. `onFallback`: a chat was rendered without a
+ * template of the model's own.
+ */
+async function openServedModel(model: LocalModel, onFallback: () => void): Promise<ServedModel> {
   const { manifest } = model;
   const tokenizerJson = await readJson(model, 'tokenizer.json');
   if (tokenizerJson === undefined)
@@ -46,24 +54,68 @@ export async function openServedModel(model: LocalModel): Promise<ServedModel> {
     },
     now: () => Date.now(),
   });
-  let fallbackTemplate = false;
   return {
     id: model.id,
     name: manifest.name,
     tokenizer,
     template,
-    get fallbackTemplate() {
-      return fallbackTemplate;
-    },
     async renderChat(chat) {
       const { beginToken, shape } = manifest;
       const tokens = await encodeChat({ tokenizer, template, beginToken, context: shape.context }, chat);
-      fallbackTemplate ||= tokens.fallback;
+      if (tokens.fallback) onFallback();
       return tokens.ids;
     },
     close: () => template.close(),
   };
 }
+
+/** Tokenizers and templates of the models that were asked for last; a large vocabulary takes a hundred megabytes. */
+export class ServedModels {
+  /** Names of models that brought no chat template and were asked to chat. */
+  readonly withoutTemplate = new Set<string>();
+  readonly #open = new Map<string, Promise<ServedModel>>();
+  /** Not the last ones any more, but perhaps still in use by a request that began before. */
+  readonly #retired = new Map<Promise<ServedModel>, unknown>();
+  #closed = false;
+
+  /** Rejects as openServedModel and `find`. */
+  get(id: string, find: () => Promise<LocalModel>): Promise<ServedModel> {
+    if (this.#closed) return Promise.reject(new PotluckError('STOPPED', 'The daemon is stopping.'));
+    const known = this.#open.get(id);
+    const opened =
+      known ??
+      find().then(model => openServedModel(model, () => this.withoutTemplate.add(model.manifest.name)));
+    // the last one is the one that was used last
+    this.#open.delete(id);
+    this.#open.set(id, opened);
+    if (known === undefined) void opened.catch(() => this.#open.delete(id));
+    const [oldest] = this.#open;
+    if (this.#open.size > MOST_OPEN && oldest !== undefined) this.#retire(...oldest);
+    return opened;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const timer of this.#retired.values()) TIMERS.clearTimeout(timer);
+    await Promise.all([...this.#open.values(), ...this.#retired.keys()].map(close));
+  }
+
+  #retire(id: string, model: Promise<ServedModel>): void {
+    this.#open.delete(id);
+    const timer = TIMERS.setTimeout(() => {
+      this.#retired.delete(model);
+      void close(model);
+    }, RETIRED_MILLISECONDS);
+    this.#retired.set(model, timer);
+  }
+}
+
+/** A model that could not be opened has nothing to close; whoever asked for it was told why. */
+const close = (model: Promise<ServedModel>): Promise<void> =>
+  model.then(
+    opened => opened.close(),
+    () => undefined,
+  );
 
 async function readJson(model: LocalModel, name: string): Promise<unknown> {
   const bytes = await model.readFile(name);

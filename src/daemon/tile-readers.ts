@@ -5,14 +5,9 @@ import { CONSTANTS_FILE, type LocalModel, type ModelStore } from './model-store.
 
 /** What this device sends to others: tiles and pack files of the models that it has. */
 export function tileReaders(store: ModelStore): TileReaders {
-  const byHash = new Map<string, number>();
-  store.pack?.manifest.tiles.forEach((tile, index) => {
-    byHash.set(tile.sha256, index);
-  });
   return {
     async readTile(sha256) {
-      const index = byHash.get(sha256);
-      const place = index === undefined ? store.cache.locate(sha256) : store.pack!.locate(index);
+      const place = store.locate(sha256);
       if (!place) return undefined;
       const bytes = new Uint8Array(place.bytes);
       const file = await open(place.path, 'r');

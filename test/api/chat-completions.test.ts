@@ -383,7 +383,7 @@ test.each([false, true])('a client that goes away ends the generation (stream: %
 test('a client that does not read holds the generation back', async () => {
   const { generator } = api.host;
   generator.scripts = [Array(500_000).fill(tokenizer.encode('a', { special: false })[0]!)];
-  Object.assign(await api.host.model(), { context: 1_000_000 });
+  Object.assign(api.host.model, { context: 1_000_000 });
   const leaving = new AbortController();
   const response = await fetch(`${api.url}/v1/chat/completions`, {
     method: 'POST',

@@ -46,16 +46,17 @@ export interface FakeHost extends ApiHost {
   readonly generator: FakeGenerator;
   readonly chats: { messages: readonly ChatMessage[]; extra: TemplateVariables }[];
   readonly defects: PotluckError[];
+  readonly model: ApiModel;
   ready: boolean;
 }
 
 /** A host whose chats render as their contents, joined by lines. */
 export function fakeHost(): FakeHost {
   const chats: FakeHost['chats'] = [];
+  const generator = new FakeGenerator();
   const model: ApiModel = {
     id: 'home/tiny',
-    aliases: ['tiny'],
-    created: 1234,
+    generator,
     context: 100,
     vocabulary: tokenizer.vocabulary,
     tokenizer,
@@ -74,11 +75,12 @@ export function fakeHost(): FakeHost {
     version: '1.2.3',
     allowedHosts: ['kitchen.local'],
     now: () => 5000_900,
-    async model() {
-      if (this.ready) return model;
+    model,
+    async models() {
+      if (this.ready) return [{ id: model.id, aliases: ['tiny'], created: 1234, open: async () => model }];
       throw new PotluckError('NOT_READY', 'Tiles are still being moved. Try again.');
     },
-    generator: new FakeGenerator(),
+    generator,
     state: () => 'serving',
     randomSeed: () => 77,
     timers: {

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import WebSocket from 'ws';
 import { tilesOf } from '../../src/cluster/plan.ts';
 import type { GenerateRequest } from '../../src/engine/generate.ts';
-import { FakeNetwork, fakeToken, TILES } from './fake-host.ts';
+import { FakeNetwork, fakeToken, MODEL, TILES } from './fake-host.ts';
 import { oneCluster, startDevice, type TestDevice, type TestDeviceOptions, until } from './ws-devices.ts';
 
 let network = new FakeNetwork();
@@ -48,10 +48,9 @@ async function collect(
   onToken?: (n: number) => void,
 ): Promise<number[]> {
   const tokens: number[] = [];
-  for await (const event of device.cluster.generator.generate(
-    request(maxTokens),
-    new AbortController().signal,
-  )) {
+  for await (const event of device.cluster
+    .generator(MODEL.id)
+    .generate(request(maxTokens), new AbortController().signal)) {
     if (event.type === 'finish') return tokens;
     tokens.push(event.id);
     onToken?.(tokens.length);
@@ -203,7 +202,10 @@ describe('cluster', () => {
     const b = await start({ n: 2, peers: [a.port] });
     await until('two', devices, () => oneCluster([a, b]));
     const cancel = new AbortController();
-    const events = b.cluster.generator.generate(request(10_000), cancel.signal)[Symbol.asyncIterator]();
+    const events = b.cluster
+      .generator(MODEL.id)
+      .generate(request(10_000), cancel.signal)
+      [Symbol.asyncIterator]();
     await events.next();
     await until('the window is full', devices, () => a.host.tokens >= 65);
     await new Promise(resolve => setTimeout(resolve, 100));

@@ -31,7 +31,7 @@ class Net {
       // a device that was started anew has replaced the one before
       dial: (_, port) =>
         this.sides.get(n) === side ? this.#dial(n, port) : Promise.reject(new Error('ended')),
-      state: () => ({ type: 'state', hubId: null, epoch: 0, clusterSize: 0, peers: [] }),
+      state: () => ({ type: 'state', hubId: null, epoch: 0, clusterSize: 0, choice: null, peers: [] }),
       joined: m => events.push(`+${Number(`0x${m.id}`)}`),
       left: m => events.push(`-${Number(`0x${m.id}`)}`),
       changed: () => undefined,

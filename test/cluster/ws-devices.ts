@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import WebSocket, { WebSocketServer } from 'ws';
 import { type Cluster, createCluster } from '../../src/cluster/cluster.ts';
 import type { WebSocketLike } from '../../src/cluster/control-link.ts';
-import type { DeviceInfo } from '../../src/cluster/device.ts';
+import { type DeviceInfo, PROTOCOL_VERSION } from '../../src/cluster/device.ts';
 import type { Timers } from '../../src/discovery/timers.ts';
 import { FakeHost, type FakeHostBehaviour, type FakeNetwork, MODEL } from './fake-host.ts';
 
@@ -21,7 +21,7 @@ export function deviceInfo(n: number, change: Partial<DeviceInfo> = {}): DeviceI
     id: idOf(n),
     name: `device-${n}`,
     version: '0.1.0',
-    protocol: 1,
+    protocol: PROTOCOL_VERSION,
     startedAt: 1000 + n,
     host: '',
     linkPort: 1,

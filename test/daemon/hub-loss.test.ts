@@ -10,11 +10,12 @@ const CLUSTER = `hub-loss-${process.pid}`;
 
 /** A real daemon that holds the whole pack, so that it can be hub. */
 async function start(name: string, folder: string, peer: number | null): Promise<ChildDaemon> {
-  const daemon = new ChildDaemon(name, [
+  const args = [
     ...['--name', name, '--cluster', CLUSTER, '--no-discovery', '--threads', '1', '--model', builtInModel()],
     ...['--port', '0', '--link-port', '0', '--data', join(folder, name)],
     ...(peer === null ? [] : ['--peer', `127.0.0.1:${peer}`]),
-  ]);
+  ];
+  const daemon = new ChildDaemon(name, args, folder);
   await daemon.listening(AbortSignal.timeout(20_000));
   return daemon;
 }

@@ -6,26 +6,30 @@ const added = (first: number) =>
   CONTROLS.map((content, i) => ({ id: first + i, content, special: true, normalized: false }));
 
 /** Controls 0 to 2, then one token for each byte, then a few merges. */
-export function byteLevelTokenizer(model: object = {}, preTokenizer: object = {}): Tokenizer {
+export const byteLevelTokenizer = (model: object = {}, preTokenizer: object = {}): Tokenizer =>
+  createTokenizer(byteLevelJson(model, preTokenizer), { eos_token: '<|im_end|>' });
+
+/** Tokens of byteLevelJson. */
+export const BYTE_LEVEL_TOKENS = 3 + 256 + 8;
+
+/** A tokenizer.json. */
+export function byteLevelJson(model: object = {}, preTokenizer: object = {}): object {
   const characters = [...Array(256).keys()].map(byteCharacter);
   const merges = ['h e', 'l l', 'he ll', 'hell o', 'Ġ t', 'Ã ©', '< |', '| >'];
   const pieces = [...CONTROLS, ...characters, ...merges.map(merge => merge.replace(' ', ''))];
-  return createTokenizer(
-    {
-      added_tokens: added(0),
-      normalizer: null,
-      pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true, ...preTokenizer },
-      post_processor: null,
-      decoder: { type: 'ByteLevel' },
-      model: {
-        type: 'BPE',
-        vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
-        merges,
-        ...model,
-      },
+  return {
+    added_tokens: added(0),
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true, ...preTokenizer },
+    post_processor: null,
+    decoder: { type: 'ByteLevel' },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
+      merges,
+      ...model,
     },
-    { eos_token: '<|im_end|>' },
-  );
+  };
 }
 
 /** As Llama 2 does it: a space before every text, spaces as U+2581, bytes as `<0xHH>`. */

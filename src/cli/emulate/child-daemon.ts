@@ -17,11 +17,12 @@ export class ChildDaemon {
   #exit: string | null = null;
   #announcement: Announcement | null = null;
 
-  /** @param args of `potluck up` */
-  constructor(name: string, args: readonly string[]) {
+  /** @param args of `potluck up` @param home its POTLUCK_HOME: it serves no models of the user's that it was not given */
+  constructor(name: string, args: readonly string[], home: string) {
     this.name = name;
     this.#child = spawn(process.execPath, [compiledMain(), 'up', '--child', ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, POTLUCK_HOME: home },
       // Ctrl-C reaches the whole group of a terminal; children are stopped by their parent, in order.
       detached: true,
     });

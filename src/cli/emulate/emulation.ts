@@ -119,7 +119,7 @@ class RunningEmulation implements Emulation {
     if (relay !== null) this.#relays[index] = relay;
     const args = this.#arguments(index, peerPort);
     if (relay !== null) args.push('--advertise', `127.0.0.1:${relay.port}`);
-    const child = new ChildDaemon(`device-${index + 1}`, args);
+    const child = new ChildDaemon(`device-${index + 1}`, args, this.#folder);
     this.#children[index] = child;
     const { linkPort } = await child.listening(signal);
     if (relay !== null) relay.target = { host: '127.0.0.1', port: linkPort };
