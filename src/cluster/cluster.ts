@@ -315,6 +315,8 @@ export class Cluster {
       this.#holder.abandon();
       this.#coordinator.start();
     }
+    // nobody is left who could make a plan without this device
+    if (hubId === null) this.#letGo?.();
     const name = hubId === this.#self.id ? 'this device' : this.#hub()?.device.name;
     this.#options.host.log.info(hubId === null ? 'No device can be hub.' : `The hub is ${name}.`);
   }

@@ -2,8 +2,11 @@ import { EventEmitter } from 'node:events';
 import { describe, expect, it } from 'vitest';
 import { type Cluster, createCluster } from '../../src/cluster/cluster.ts';
 import type { WebSocketLike } from '../../src/cluster/control-link.ts';
+import type { DeviceInfo } from '../../src/cluster/device.ts';
 import type { Discovery, FoundDevice } from '../../src/discovery/discovery.ts';
-import { FakeHost, FakeNetwork } from './fake-host.ts';
+import type { GenerateRequest } from '../../src/engine/generate.ts';
+import { asPotluckError } from '../../src/errors/errors.ts';
+import { FakeHost, FakeNetwork, MODEL, OTHER_MODEL, promptFor } from './fake-host.ts';
 import { ManualTimers } from './manual-timers.ts';
 import { seeded } from './random.ts';
 import { deviceInfo, idOf } from './ws-devices.ts';
@@ -62,12 +65,32 @@ interface SimDevice {
   leaving: boolean;
 }
 
+const REQUEST: GenerateRequest = {
+  prompt: [],
+  generated: [],
+  maxTokens: 1,
+  stopTokens: [],
+  sampling: {
+    temperature: 0,
+    topP: 1,
+    topK: 0,
+    minP: 0,
+    seed: 1,
+    repetitionPenalty: 1,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    logitBias: new Map(),
+  },
+};
+
 /** Devices in one process, with a clock that the test moves. */
 class World {
   readonly timers = new ManualTimers();
   readonly random: () => number;
   readonly network = new FakeNetwork();
   readonly devices: SimDevice[] = [];
+  answered = 0;
+  readonly failed: string[] = [];
 
   constructor(seed: number) {
     this.random = seeded(seed);
@@ -81,7 +104,17 @@ class World {
     return this.devices.filter(d => d.alive);
   }
 
-  join(hasModel: boolean): SimDevice {
+  /** A device asks for a model; the answer may come, fail or be cut off. */
+  ask(device: SimDevice, model: typeof MODEL, signal: AbortSignal): void {
+    const maxTokens = 1 + Math.floor(this.random() * 6);
+    const request = { ...REQUEST, prompt: promptFor(model), maxTokens };
+    const answer = device.cluster.generator(model.id).generate(request, signal);
+    void (async () => {
+      for await (const event of answer) if (event.type === 'finish') this.answered++;
+    })().catch((error: unknown) => this.failed.push(asPotluckError(error).code));
+  }
+
+  join(models: DeviceInfo['models']): SimDevice {
     const n = this.devices.length + 1;
     const port = 1000 + n;
     const peers = this.alive.filter(() => this.random() < 0.6);
@@ -91,13 +124,14 @@ class World {
         await this.wait(this.random() * 100);
         if (this.random() < 0.05) throw new Error('bad luck');
       },
+      beforeToken: () => this.wait(this.random() * 60),
     });
     const sockets: SimSocket[] = [];
     const cluster = createCluster({
       self: deviceInfo(n, {
         linkPort: port,
         startedAt: Math.floor(this.random() * 1e6),
-        models: hasModel ? deviceInfo(1).models : [],
+        models,
       }),
       clusterName: 'test',
       discovery: this.#discovery(),
@@ -196,9 +230,14 @@ class World {
   }
 }
 
-async function live(seed: number): Promise<void> {
+/** One device in three has no model; the others have one or the other. */
+const modelsOf = (n: number): DeviceInfo['models'] =>
+  n % 3 === 0 ? [] : [n % 3 === 1 ? MODEL : OTHER_MODEL];
+
+async function live(seed: number): Promise<{ answered: number }> {
   const world = new World(seed);
-  world.join(true);
+  const questions = new AbortController();
+  world.join(modelsOf(1));
   for (let event = 0; event < 12; event++) {
     const { alive, random } = world;
     const holders = alive.filter(d => d.n % 3 !== 0 && !d.leaving);
@@ -208,12 +247,16 @@ async function live(seed: number): Promise<void> {
       if (random() < 0.5) world.kill(victim);
       else world.leave(victim);
     } else if (alive.length < 7) {
-      world.join((world.devices.length + 1) % 3 !== 0);
+      world.join(modelsOf(world.devices.length + 1));
     }
+    for (const device of world.alive)
+      if (!device.leaving && random() < 0.4)
+        world.ask(device, random() < 0.5 ? MODEL : OTHER_MODEL, questions.signal);
     await world.run(random() * 1500);
   }
   // those that leave are gone, and those that were killed are noticed
   await world.run(8000);
+  questions.abort();
   const ok = await world.run(60_000, () => world.settled());
   const report = world.alive.map(d => ({
     n: d.n,
@@ -235,16 +278,24 @@ async function live(seed: number): Promise<void> {
     `seed ${seed}`,
   ).toEqual([world.alive[0]!.cluster.view().hubId]);
   for (const d of world.alive) await d.cluster.stop({ leave: false });
+  const wrong = world.failed.filter(code => !MAY_FAIL.has(code));
+  expect(wrong, `seed ${seed}`).toEqual([]);
+  return { answered: world.answered };
 }
+
+/** The model's device left, the asking device itself stops, or the hub had bad luck as it loaded the model. */
+const MAY_FAIL = new Set(['UNKNOWN_MODEL', 'STOPPED', 'NOT_READY', 'DEVICE_LOST', 'INTERNAL']);
 
 describe('cluster with delays, failures, joins and leaves', () => {
   it('always ends as one cluster that serves on every device', async () => {
-    for (let seed = 1; seed <= 20; seed++) await live(seed);
+    let answers = 0;
+    for (let seed = 1; seed <= 20; seed++) answers += (await live(seed)).answered;
+    expect(answers).toBeGreaterThan(200);
   }, 60_000);
 
   it('lets a device go as soon as there is a plan without it', async () => {
     const world = new World(1);
-    const [a, b, c] = [world.join(true), world.join(true), world.join(false)];
+    const [a, b, c] = [world.join([MODEL]), world.join([MODEL]), world.join([])];
     expect(await world.run(20_000, () => world.settled())).toBe(true);
     // a spoke, then the hub
     const hubFirst = [a, b].sort((x, y) => Number(y.host.serving !== null) - Number(x.host.serving !== null));

@@ -13,6 +13,9 @@ export const TILES: readonly PlannedTile[] = [
 ];
 
 export const MODEL = { id: '0123456789abcdef', name: 'fake' };
+export const OTHER_MODEL = { id: 'fedcba9876543210', name: 'other' };
+/** A prompt that says which model it is for: the fake engine checks that it runs on that. */
+export const promptFor = (model: typeof MODEL): number[] => [model === MODEL ? 101 : 102];
 
 /** Token n of an answer: a function of the prompt and n alone. */
 export const fakeToken = (prompt: readonly number[], n: number): number =>
@@ -123,7 +126,8 @@ export class FakeHost implements ClusterHost {
   }
 
   manifestFor(modelId: string): { tiles: readonly PlannedTile[] } {
-    if (modelId !== MODEL.id) throw new PotluckError('UNKNOWN_MODEL', `No model ${modelId}.`);
+    if (modelId !== MODEL.id && modelId !== OTHER_MODEL.id)
+      throw new PotluckError('UNKNOWN_MODEL', `No model ${modelId}.`);
     return { tiles: TILES };
   }
 
@@ -141,6 +145,9 @@ export class FakeHost implements ClusterHost {
       await this.behaviour.beforeToken?.(n);
       if (signal.aborted) return;
       if (this.serving === null) throw new PotluckError('NOT_READY', 'No plan.');
+      const wanted = request.prompt[0] === 101 ? MODEL : request.prompt[0] === 102 ? OTHER_MODEL : null;
+      if (wanted !== null && this.serving.modelId !== wanted.id)
+        this.overlaps.push(`a token for ${wanted.name} in plan ${this.serving.epoch} of another model`);
       this.tokens += 1;
       yield { type: 'token', id: fakeToken(request.prompt, n) };
     }
