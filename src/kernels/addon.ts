@@ -132,6 +132,7 @@ export interface KernelTests {
     columns: number,
     x: Float32Array,
     tokens: number,
+    bits: 4 | 8,
     out: Float32Array,
   ): void;
   testBf16(
@@ -143,7 +144,15 @@ export interface KernelTests {
     tokens: number,
     out: Float32Array,
   ): void;
-  testQuantize(kernel: string, x: Float32Array, q: Int8Array, scale: Float32Array, bias: Int32Array): void;
+  testQuantize(
+    kernel: string,
+    x: Float32Array,
+    bits: 4 | 8,
+    q: Int8Array,
+    scale: Float32Array,
+    bias: Int32Array,
+  ): void;
+  testHadamard(kernel: string, x: Float32Array): void;
   testRmsnorm(kernel: string, x: Float32Array, weight: Float32Array, epsilon: number, y: Float32Array): void;
   testRope(kernel: string, x: Float32Array, position: number, frequencies: Float32Array, scale: number): void;
   testExp(kernel: string, x: Float32Array, y: Float32Array): void;
@@ -153,25 +162,21 @@ export interface KernelTests {
   /** Returns how many were saturated. */
   testFixed(kernel: string, v: Float32Array, scale: Float32Array, limit: number, partial: Int32Array): number;
   testResidual(kernel: string, residual: Float32Array, partial: Int32Array, inverse: Float32Array): void;
-  testHalf(kernel: string, x: Float32Array, y: Uint16Array): void;
+  testStoreKv(
+    kernel: string,
+    planes: 1 | 2,
+    key: Float32Array,
+    value: Float32Array,
+    at: number,
+    page: Uint8Array,
+  ): void;
   testAttention(
     kernel: string,
+    kvBits: 4 | 8 | 16 | 32,
     q: Float32Array,
     heads: number,
     headDim: number,
-    kv: Uint16Array,
-    pages: Int32Array,
-    positions: number,
-    first: number,
-    softCap: number,
-    out: Float32Array,
-  ): void;
-  testAttentionFloat(
-    kernel: string,
-    q: Float32Array,
-    heads: number,
-    headDim: number,
-    kv: Float32Array,
+    kv: Uint8Array,
     pages: Int32Array,
     positions: number,
     first: number,

@@ -6,6 +6,7 @@ import {
   PAGE_POSITIONS,
   type Panel,
   paddedVocabulary,
+  rotatedValues,
   roundUp,
   tileCount,
   tilePanels,
@@ -29,6 +30,7 @@ import {
   addPartial,
   fixedPointLimit,
   gatedRows,
+  hadamardRows,
   normalizeRow,
   paddedWidth,
   type Rotations,
@@ -190,6 +192,9 @@ class OnnxModel implements BackendModel {
     const to = row * paddedWidth(shape);
     const weight = this.#constant(norm, layer);
     normalizeRow(this.pass.residual, token * shape.width, weight, shape.normEpsilon, this.#normed, to);
+    const normed = this.#normed.subarray(to, to + paddedWidth(shape));
+    normed.fill(0, shape.width); // a rotation before wrote there
+    if (shape.hadamard !== 0) hadamardRows(normed, 1, normed.length);
   }
 
   /** Adds the outputs of one tile to the partial sums. */
@@ -202,6 +207,8 @@ class OnnxModel implements BackendModel {
         half === 'attention'
           ? this.#attention(inner, into.rows, tile.slot)
           : gatedRows(inner, tokens, shape.tiling.ffnColumns);
+      if (shape.hadamard !== 0 && !(half === 'attention' && rotatedValues(shape)))
+        hadamardRows(mixed, tokens, mixed.length / tokens);
       const output = await outOf!.times(mixed, tokens);
       const limit = fixedPointLimit(tileCount(shape, half));
       return addFixedPoint(

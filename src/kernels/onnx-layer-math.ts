@@ -129,5 +129,21 @@ export function addPartial(
     }
 }
 
+/**
+ * Multiplies each 32 of `columns` numbers of every row by the Hadamard matrix of +1 and -1, as rotated weights want it.
+ * x: [rows, columns] float32, columns a multiple of 32; changed in place.
+ */
+export function hadamardRows(x: Float32Array, rows: number, columns: number): void {
+  for (let at = 0; at < rows * columns; at += 32)
+    for (let half = 1; half < 32; half *= 2)
+      for (let i = at; i < at + 32; i++) {
+        if ((i - at) & half) continue;
+        const a = x[i]!;
+        const b = x[i + half]!;
+        x[i] = a + b;
+        x[i + half] = a - b;
+      }
+}
+
 /** Row length of normalized activations: the width with padding to whole groups. */
 export const paddedWidth = (shape: ModelShape): number => roundUp(shape.width, 32);

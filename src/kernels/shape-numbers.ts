@@ -23,6 +23,8 @@ export function shapeNumbers(
     tiling.partsPerKvHead,
     tiling.ffnColumns,
     tiling.headRows,
+    s.hadamard,
+    s.kvBits,
     Number(norms.input),
     Number(norms.output),
     QUERY_KEY_NORMS[norms.queryKey],

@@ -3,7 +3,7 @@ import type { LayerTensor } from './layer-tensors.ts';
 
 /** What config.json says of a model; a ModelShape but for what the packer chooses. */
 export interface ModelConfig {
-  readonly shape: Omit<ModelShape, 'weights' | 'tiling'>;
+  readonly shape: Omit<ModelShape, 'weights' | 'tiling' | 'hadamard' | 'kvBits'>;
   /** Whether the head is the embedding. */
   readonly tiedHead: boolean;
   /** Added to every norm weight: 1 where a checkpoint stores how far they are from 1. */

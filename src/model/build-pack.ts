@@ -6,6 +6,7 @@ import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
 import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
 import { embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
+import { defaultNumbers } from './activation-levels.ts';
 import type { Architecture, ModelConfig } from './architecture.ts';
 import { findArchitecture } from './architectures.ts';
 import { CALIBRATION_TOKENS, calibrate } from './calibrate.ts';
@@ -40,6 +41,8 @@ export interface BuildPackOptions {
   readonly target: string;
   readonly name: string;
   readonly weights: WeightFormat;
+  /** Bits of stored keys and values; 4 with w4, 32 with bf16 unless given. */
+  readonly kvBits?: ModelShape['kvBits'];
   /** Where it is not given, chosen from the shape. */
   readonly tiling?: Partial<Tiling>;
   /**
@@ -89,7 +92,8 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     );
     const shape: ModelShape = {
       ...config.shape,
-      weights: options.weights,
+      ...defaultNumbers(options.weights),
+      ...(options.kvBits === undefined ? {} : { kvBits: options.kvBits }),
       tiling: chooseTiling(config.shape, options.tiling),
     };
     checkShape(shape, configPath);

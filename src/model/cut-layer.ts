@@ -2,6 +2,7 @@ import type { ModelShape, TileKind } from '../pack/manifest.ts';
 import {
   BLOCK_ROWS,
   layerTileCount,
+  rotatedValues,
   roundUp,
   type TileVector,
   tileQueryHeads,
@@ -10,6 +11,7 @@ import {
 } from '../pack/tile-shape.ts';
 import { cutAttentionTile, cutFfnTile, type FfnWeights } from './cut-tiles.ts';
 import type { LayerReader } from './layer-tensors.ts';
+import { rotateRows } from './rotate.ts';
 
 /**
  * The tiles of a layer, in execution order; in memory are one tile and one matrix as it is stored. `normOffset`: see
@@ -62,7 +64,7 @@ async function* cutAttention(
     writeVectors(s, 'attention', tile, {
       queryBias: from(vectors.queryBias, index * columns),
       keyBias: from(vectors.keyBias, key),
-      valueBias: from(vectors.valueBias, key),
+      valueBias: from(rotatedValues(s) ? rotated(vectors.valueBias) : vectors.valueBias, key),
       queryNorm: from(vectors.queryNorm, whole ? index * columns : 0),
       keyNorm: from(vectors.keyNorm, whole ? key : 0),
     });
@@ -87,6 +89,13 @@ async function* cutFfn(s: ModelShape, layer: number, reader: LayerReader): Async
     });
     yield tile;
   }
+}
+
+/** The bias of values that come rotated. */
+function rotated(bias: Float32Array): Float32Array {
+  const out = bias.slice();
+  rotateRows(out, 1);
+  return out;
 }
 
 const from = (values: Float32Array, first: number): Float32Array => values.subarray(first);

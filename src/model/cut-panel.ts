@@ -1,7 +1,8 @@
-import type { WeightFormat } from '../pack/manifest.ts';
+import type { ModelShape } from '../pack/manifest.ts';
 import { floatToBf16 } from '../pack/number-formats.ts';
 import { BLOCK_ROWS, GROUP, type Panel } from '../pack/tile-shape.ts';
 import { quantizeGroup } from './quantize-w4.ts';
+import { rotateColumns } from './rotate.ts';
 
 /**
  * Puts row `row` of a panel into `target` ([paddedColumns], zeros before). Rows that the matrix lacks stay zero.
@@ -13,12 +14,18 @@ export const NIBBLE_BYTES = (BLOCK_ROWS * GROUP) / 2;
 export const GROUP_BYTES = NIBBLE_BYTES + BLOCK_ROWS * 2;
 
 /** Writes a panel into `tile` (all bytes of the tile, zeros before). Layouts: docs/pack-format.md. */
-export function writePanel(weights: WeightFormat, panel: Panel, fill: FillRow, tile: Uint8Array): void {
+export function writePanel(
+  shape: Pick<ModelShape, 'weights' | 'hadamard'>,
+  panel: Panel,
+  fill: FillRow,
+  tile: Uint8Array,
+): void {
   const values = new Float32Array(panel.paddedColumns);
-  const writeRow = weights === 'w4' ? writeW4Row : writeBf16PanelRow;
+  const writeRow = shape.weights === 'w4' ? writeW4Row : writeBf16PanelRow;
   for (let row = 0; row < panel.paddedRows; row++) {
     values.fill(0);
     if (row < panel.rows) fill(row, values);
+    if (shape.hadamard !== 0) rotateColumns(values);
     writeRow(panel, row, values, tile);
   }
 }

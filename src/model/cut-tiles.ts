@@ -1,6 +1,7 @@
 import type { ModelShape } from '../pack/manifest.ts';
-import { BLOCK_ROWS, tileBytes, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
+import { BLOCK_ROWS, rotatedValues, tileBytes, tilePanels, tileQueryHeads } from '../pack/tile-shape.ts';
 import { type FillRow, writePanel } from './cut-panel.ts';
+import { rotateRows } from './rotate.ts';
 import type { MatrixRows } from './stored-rows.ts';
 
 /** Reads rows `first` to `first + count` of a matrix. */
@@ -30,6 +31,15 @@ const wholeRows =
     if (row < rows.rows) rows.copy(row, 0, width, target);
   };
 
+/** All rows that were read, whole groups, so that what comes out of them is rotated. */
+function rotatedRows(rows: MatrixRows, width: number): FillRow {
+  const matrix = new Float32Array(rows.rows * width);
+  for (let row = 0; row < rows.rows; row++)
+    rows.copy(row, 0, width, matrix.subarray(row * width, (row + 1) * width));
+  rotateRows(matrix, width);
+  return (row, target) => target.set(matrix.subarray(row * width, (row + 1) * width));
+}
+
 /** Columns `first` to `first + count` of every row. */
 const columnsOf =
   (matrix: MatrixRows, first: number, count: number): FillRow =>
@@ -49,10 +59,10 @@ export async function cutAttentionTile(
   const query = await weights.query(index * columns, columns);
   const key = await weights.key(kvHead * s.headDim, s.headDim);
   const value = await weights.value(kvHead * s.headDim, s.headDim);
-  writePanel(s.weights, q!, wholeRows(query, s.width), tile);
-  writePanel(s.weights, k!, wholeRows(key, s.width), tile);
-  writePanel(s.weights, v!, wholeRows(value, s.width), tile);
-  writePanel(s.weights, o!, columnsOf(weights.output, index * columns, columns), tile);
+  writePanel(s, q!, wholeRows(query, s.width), tile);
+  writePanel(s, k!, wholeRows(key, s.width), tile);
+  writePanel(s, v!, rotatedValues(s) ? rotatedRows(value, s.width) : wholeRows(value, s.width), tile);
+  writePanel(s, o!, columnsOf(weights.output, index * columns, columns), tile);
   return tile;
 }
 
@@ -72,7 +82,7 @@ export async function cutFfnTile(
     wholeRows(await weights.up(first, columns), s.width),
   ];
   writePanel(
-    s.weights,
+    s,
     gateUp!,
     (row, target) => {
       const block = Math.floor(row / BLOCK_ROWS);
@@ -80,7 +90,7 @@ export async function cutFfnTile(
     },
     tile,
   );
-  writePanel(s.weights, down!, columnsOf(weights.down, first, columns), tile);
+  writePanel(s, down!, columnsOf(weights.down, first, columns), tile);
   return tile;
 }
 
@@ -90,6 +100,6 @@ export async function cutHeadTile(s: ModelShape, head: ReadRows, index: number):
   const first = index * s.tiling.headRows;
   const rows = await head(first, Math.min(s.tiling.headRows, s.vocabulary - first));
   const tile = new Uint8Array(tileBytes(s, 'head'));
-  writePanel(s.weights, panel!, wholeRows(rows, s.width), tile);
+  writePanel(s, panel!, wholeRows(rows, s.width), tile);
   return tile;
 }

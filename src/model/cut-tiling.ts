@@ -12,7 +12,7 @@ const WEIGHT_BYTES = 4.5 / 8;
 
 /** How matrices are cut where the user does not say. Throws BAD_OPTION where what he says does not fit the model. */
 export function chooseTiling(
-  s: Omit<ModelShape, 'weights' | 'tiling'>,
+  s: Omit<ModelShape, 'weights' | 'tiling' | 'hadamard' | 'kvBits'>,
   wanted: Partial<Tiling> = {},
 ): Tiling {
   const group = s.queryHeads / s.kvHeads;

@@ -8,6 +8,7 @@ import {
   type LayerConstant,
   roundUp,
 } from '../pack/tile-shape.ts';
+import { setAllToA8 } from './activation-levels.ts';
 import type { Architecture, ModelConfig } from './architecture.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { LayerReader } from './layer-tensors.ts';
@@ -23,6 +24,7 @@ export async function readConstants(
   shape: ModelShape,
 ): Promise<ArrayBuffer> {
   const constants = new Float32Array(constantsFloats(shape)).fill(1);
+  setAllToA8(shape, constants);
   for (let layer = 0; layer < shape.layers; layer++) {
     const reader = new LayerReader(checkpoint, architecture, shape, layer);
     const put = (what: LayerConstant, values: Float32Array) => {

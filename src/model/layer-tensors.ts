@@ -30,7 +30,7 @@ export type LayerTensor =
   | 'expertUp'
   | 'expertDown';
 
-type Shape = Omit<ModelShape, 'weights' | 'tiling'>;
+type Shape = Omit<ModelShape, 'weights' | 'tiling' | 'hadamard' | 'kvBits'>;
 
 /** Rows and columns; a vector has one row. */
 type Size = readonly [rows: number, columns: number];

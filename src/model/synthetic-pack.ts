@@ -5,6 +5,7 @@ import type { Manifest, ModelShape } from '../pack/manifest.ts';
 import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
 import { checkShape, tileOrder, totalTiles } from '../pack/read-manifest.ts';
 import { embeddingRowBytes, LAYER_TILE_KINDS, layerTileCount, tileBytes } from '../pack/tile-shape.ts';
+import { defaultNumbers } from './activation-levels.ts';
 import { chooseTiling } from './cut-tiling.ts';
 import type { NamedShape } from './named-shapes.ts';
 import { drawEmbeddingRows, drawTile, partSeed, syntheticConstants } from './synthetic-tiles.ts';
@@ -24,7 +25,7 @@ export interface SyntheticPackOptions {
 }
 
 /** Rises when the same seed gives other bytes than before. */
-const GENERATOR = 1;
+const GENERATOR = 2;
 /** Bytes of embedding rows that are drawn at a time, about. */
 const EMBEDDING_CHUNK = 4 * 2 ** 20;
 /** Added to a seed for parts that are not tiles. */
@@ -49,7 +50,7 @@ export function isSyntheticPack(
 
 /** The shape that a synthetic pack of `named` has. Throws PACK_INVALID where it could not be a pack. */
 export function syntheticShape({ name, config }: NamedShape): ModelShape {
-  const shape: ModelShape = { ...config.shape, weights: 'w4', tiling: chooseTiling(config.shape) };
+  const shape: ModelShape = { ...config.shape, ...defaultNumbers('w4'), tiling: chooseTiling(config.shape) };
   checkShape(shape, name);
   return shape;
 }

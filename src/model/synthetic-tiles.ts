@@ -6,12 +6,15 @@ import {
   constantPlace,
   constantsFloats,
   type Panel,
+  rotatedValues,
   tileCount,
   tilePanels,
   tilesPerExpert,
   vectorPlaces,
+  vectorPlaces,
 } from '../pack/tile-shape.ts';
 
+import { setAllToA8 } from './activation-levels.ts';
 import { GROUP_BYTES, NIBBLE_BYTES } from './cut-panel.ts';
 
 /**
@@ -52,13 +55,17 @@ export function partSeed(seed: number, part: number): number {
 /** Writes a whole w4 tile: [tileBytes] uint8, 4-byte aligned. The same seed gives the same bytes. */
 export function drawTile(s: ModelShape, kind: TileKind, seed: number, tile: Uint8Array): void {
   drawWords(new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4), seed);
+  tile.fill(0, vectorPlaces(s, kind).places[0]!.offset);
   const panels = tilePanels(s, kind);
   panels.forEach((panel, i) => {
     const adds = kind !== 'head' && i === panels.length - 1;
     const deviation = kind === 'head' ? LOGIT_DEVIATION : adds ? 1 / Math.sqrt(2 * s.layers) : 1;
     // What adds to the residual stream is cut by columns: a sum over all tiles of the half layer.
     const columns = panel.columns * (adds ? summedTiles(s, kind) : 1);
-    drawScales(panel, deviation / Math.sqrt(columns) / NIBBLE_DEVIATION, tile);
+    // A rotation of 32 channels makes them sqrt(32) times as large.
+    const rotated = s.hadamard !== 0 && !(adds && kind === 'attention' && rotatedValues(s));
+    const inputs = rotated ? columns * s.hadamard : columns;
+    drawScales(panel, deviation / Math.sqrt(inputs) / NIBBLE_DEVIATION, tile);
   });
   const view = new DataView(tile.buffer, tile.byteOffset, tile.byteLength);
   for (const { name, offset, floats } of vectorPlaces(s, kind).places)
@@ -98,6 +105,7 @@ function drawRouter(panel: Float32Array, seed: number): void {
 /** The constants blob: norms of 1, and fixed-point scales with room for the sizes above. */
 export function syntheticConstants(s: ModelShape): ArrayBuffer {
   const constants = new Float32Array(constantsFloats(s)).fill(1);
+  setAllToA8(s, constants);
   const fill = (what: Constant, layer: number, kind: 'attention' | 'ffn', deviation: number) => {
     const { first, floats } = constantPlace(s, what, layer);
     const tiles = tileCount(s, kind) + (kind === 'ffn' && s.experts ? summedTiles(s, 'expert') : 0);

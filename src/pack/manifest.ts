@@ -4,7 +4,7 @@
  */
 
 /** Version of the pack format; a reader takes no other. */
-export const PACK_VERSION = 3;
+export const PACK_VERSION = 4;
 
 /** Weight format of the tiles. */
 export type WeightFormat = 'w4' | 'bf16';
@@ -103,6 +103,10 @@ export interface ModelShape {
   readonly layerFeatures: readonly LayerFeatures[];
   readonly experts: Experts | null;
   readonly tiling: Tiling;
+  /** Activations and weights of w4 panels are rotated by a Hadamard matrix in groups of this many channels: 0 (not) or 32. */
+  readonly hadamard: 0 | 32;
+  /** Bits of a stored key or value channel: 4 or 8 (integers with scales), 16 (IEEE half) or 32 (float32). */
+  readonly kvBits: 4 | 8 | 16 | 32;
 }
 
 export type QueryKeyNorm = 'none' | 'head' | 'whole';

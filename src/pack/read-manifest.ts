@@ -104,6 +104,8 @@ const shapeSchema = v.strictObject({
     ffnColumns: count(1, 2 ** 20),
     headRows: count(1, 2 ** 22),
   }),
+  hadamard: v.picklist([0, 32]),
+  kvBits: v.picklist([4, 8, 16, 32]),
 });
 
 const tileSchema = v.strictObject({

@@ -105,11 +105,22 @@ export function tilePanels(s: ModelShape, kind: TileKind): Panel[] {
   return place(s, [[s.tiling.headRows, s.width]]);
 }
 
+/** Channels of an input whose activations share a level. */
+export const LEVEL_CHANNELS = 128;
+
+/** Blocks of `columns` input channels that have a level each; bf16 panels have none. */
+const levelBlocks = (s: ModelShape, columns: number): number =>
+  s.weights === 'w4' ? Math.ceil(columns / LEVEL_CHANNELS) : 0;
+
+/** Whether values come rotated out of their panel, and so fit the rotated columns of the output panel. */
+export const rotatedValues = (s: ModelShape): boolean => s.hadamard !== 0 && s.headDim % s.hadamard === 0;
+
 type Entries = readonly (readonly [name: string, floats: number])[];
 
 /**
  * Vectors of a tile with their float32 counts, in storage order, behind its panels. Biases are of the rows of the panels;
- * norm weights are of one head, which all heads share, or of all heads of the tile.
+ * norm weights are of one head, which all heads share, or of all heads of the tile. `keyMean` is taken off every key before
+ * it is stored in few bits: a constant in all scores changes no attention. `...A4`: see layerConstants.
  */
 function tileVectors(s: ModelShape, kind: TileKind) {
   const bias = kind === 'attention' && s.biases.queryKeyValue;
@@ -122,6 +133,9 @@ function tileVectors(s: ModelShape, kind: TileKind) {
     ['queryNorm', norm === 'none' ? 0 : norm === 'head' ? s.headDim : query],
     ['keyNorm', norm === 'none' ? 0 : s.headDim],
     ['gateUpBias', kind === 'ffn' && s.biases.gateUp ? 2 * s.tiling.ffnColumns : 0],
+    ['keyMean', kind === 'attention' && s.kvBits <= 8 ? s.headDim : 0],
+    ['outputA4', kind === 'attention' ? levelBlocks(s, query) : 0],
+    ['downA4', kind === 'ffn' || kind === 'expert' ? levelBlocks(s, s.tiling.ffnColumns) : 0],
   ] as const satisfies Entries;
 }
 
@@ -157,7 +171,8 @@ const routerFloats = (s: ModelShape): number =>
 /**
  * The constants of one layer with their float32 counts, in storage order. A scale is the power of two that turns a channel
  * of a tile's output into fixed point. Biases of matrices that are cut by columns are here and not in tiles, as they are
- * added once; the router's scores come behind the FFN norm.
+ * added once; the router's scores come behind the FFN norm. `...A4` has 1 for each block of 128 input channels
+ * whose activations are quantized to 4 bits, 0 for 8 (COMET's FMPQ, arXiv 2410.12168).
  */
 const layerConstants = (s: ModelShape) =>
   [
@@ -170,10 +185,16 @@ const layerConstants = (s: ModelShape) =>
     ['outputBias', s.biases.output ? s.width : 0],
     ['downBias', s.biases.down ? s.width : 0],
     ['router', routerFloats(s)],
+    ['attentionInA4', levelBlocks(s, s.width)],
+    ['ffnInA4', levelBlocks(s, s.width)],
   ] as const satisfies Entries;
 
 /** The constants of the model behind those of its layers. */
-const modelConstants = (s: ModelShape) => [['finalNorm', s.width]] as const satisfies Entries;
+const modelConstants = (s: ModelShape) =>
+  [
+    ['finalNorm', s.width],
+    ['headInA4', levelBlocks(s, s.width)],
+  ] as const satisfies Entries;
 
 export type LayerConstant = ReturnType<typeof layerConstants>[number][0];
 export type ModelConstant = ReturnType<typeof modelConstants>[number][0];
@@ -211,11 +232,19 @@ export const embeddingRowBytes = (s: ModelShape, format: 'bf16' | 'int8'): numbe
   format === 'bf16' ? s.width * 2 : 4 + s.width;
 
 /** Positions in one KV page. */
-export const PAGE_POSITIONS = 16;
+export const PAGE_POSITIONS = 32;
 
-/** Bytes of one stored key or value channel: halves for w4, floats for bf16 (which is for checking). */
-export const kvChannelBytes = (s: ModelShape): number => (s.weights === 'w4' ? 2 : 4);
+/**
+ * Bytes of a tile's part of a KV page. In 4 or 8 bits: the keys of 16 positions are like a block of a w4 panel (a row a
+ * position, with one or two planes of nibbles), twice; the values like blocks of 16 channels by 32 positions; 32 halves,
+ * the scales of the values.
+ */
+function kvPartBytes(s: ModelShape): number {
+  if (s.kvBits > 8) return 2 * PAGE_POSITIONS * s.headDim * (s.kvBits / 8);
+  const plane = (s.kvBits / 4) * 256;
+  const keys = 2 * Math.ceil(s.headDim / GROUP) * (plane + 2 * BLOCK_ROWS);
+  return roundUp(keys + Math.ceil(s.headDim / BLOCK_ROWS) * plane + 2 * PAGE_POSITIONS, 64);
+}
 
 /** Bytes of one KV page on a device that holds `attentionTiles` attention tiles (all layers together). */
-export const kvPageBytes = (s: ModelShape, attentionTiles: number): number =>
-  attentionTiles * 2 * PAGE_POSITIONS * s.headDim * kvChannelBytes(s);
+export const kvPageBytes = (s: ModelShape, attentionTiles: number): number => attentionTiles * kvPartBytes(s);

@@ -21,6 +21,8 @@ const shape: ModelShape = {
     Array.from({ length: 32 }, () => 1),
   ),
   tiling: { partsPerKvHead: 1, ffnColumns: 96, headRows: 512 },
+  hadamard: 0,
+  kvBits: 16,
 };
 const input: AccountInput = {
   budget: null,

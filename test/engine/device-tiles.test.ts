@@ -26,6 +26,8 @@ const shape: ModelShape = {
     Array.from({ length: 16 }, () => 1),
   ),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
+  hadamard: 0,
+  kvBits: 16,
 };
 const tile = (kind: TileEntry['kind'], layer: number, index: number) => ({ kind, layer, index }) as TileEntry;
 const half = (layer: number) => [

@@ -63,19 +63,21 @@ describe('createModel', () => {
     ['partsPerKvHead', 10, 3],
     ['ffnColumns', 11, 33],
     ['headRows', 12, 8],
-    ['norms.queryKey', 15, 3],
-    ['scoreScale', 21, 0],
-    ['scoreCap', 22, Number.NaN],
-    ['experts.perToken', 26, 1],
-    ['kvPages', 31, -1],
-    ['maxTokens', 32, 0],
-    ['maxTokens', 32, 1e7],
-    ['maxLogitRows', 33, Number.POSITIVE_INFINITY],
-    ['rotations', 34, 0],
-    ['rotations', 34, 2],
-    ['rotation pairs', 35, 11],
-    ['rotation of a layer', 38, 1],
-    ['experts of a layer', 39, 1],
+    ['hadamard', 13, 16],
+    ['kvBits', 14, 6],
+    ['norms.queryKey', 17, 3],
+    ['scoreScale', 23, 0],
+    ['scoreCap', 24, Number.NaN],
+    ['experts.perToken', 28, 1],
+    ['kvPages', 33, -1],
+    ['maxTokens', 34, 0],
+    ['maxTokens', 34, 1e7],
+    ['maxLogitRows', 35, Number.POSITIVE_INFINITY],
+    ['rotations', 36, 0],
+    ['rotations', 36, 2],
+    ['rotation pairs', 37, 11],
+    ['rotation of a layer', 40, 1],
+    ['experts of a layer', 41, 1],
   ])('refuses %s (number %i) of %d', (_, index, value) => {
     const numbers = shapeNumbers(shape, LIMITS);
     numbers[index] = value;
@@ -101,7 +103,7 @@ describe('createModel', () => {
 
 describe('setBatch', () => {
   it.each([
-    ['a position behind its pages', [16], [1], []],
+    ['a position behind its pages', [32], [1], []],
     ['a negative position', [-1], [0], []],
     ['a position at the end of the context', [96], [0], []],
     ['positions that do not rise', [3, 3], [0, 0], []],

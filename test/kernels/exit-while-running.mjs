@@ -9,13 +9,13 @@ const addon = createRequire(import.meta.url)(path);
 /** One FFN half layer of 256 tokens on the slowest kernel: some tenths of a second. */
 function startJob() {
   // As shapeNumbers writes them.
-  const sizes = [0, 512, 4, 8, 4, 64, 1536, 8192, 2048, 1e-5, 1, 384, 1024];
+  const sizes = [0, 512, 4, 8, 4, 64, 1536, 8192, 2048, 1e-5, 1, 384, 1024, 0, 16];
   const features = [1, 0, 0, 0, 0, 0, 0, 0, 0.125, 0, 0, 1, 0, 0, 0, 0, 0];
   const limits = [0, 16, 256, 8];
   const rotations = [1, 32, 1];
   const layers = Array.from({ length: 4 }, () => [0, 0, 0]).flat();
   const numbers = Float64Array.from([...sizes, ...features, ...limits, ...rotations, ...layers]);
-  const constants = new Float32Array((4 * 4 + 1) * 512).fill(1);
+  const constants = new Float32Array((4 * 4 + 1) * 512 + (4 * 2 + 1) * 4).fill(1);
   const pool = addon.createPool(2, 'reference');
   const weights = addon.allocate(8 << 20);
   const { model } = addon.createModel(pool, numbers, constants.buffer, weights);

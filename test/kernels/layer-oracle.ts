@@ -1,12 +1,12 @@
-import { constantOffset, tileCount, tileQueryHeads } from '../../src/pack/tile-shape.ts';
+import { constantOffset, rotatedValues, tileCount, tileQueryHeads } from '../../src/pack/tile-shape.ts';
 import { fromHalf, toHalf } from './number-formats.ts';
 import { embedded, type SmallModel } from './small-model.ts';
 
 type Rows = Float64Array[];
 
 /**
- * The logits of every position of one sequence, in double precision, without fixed point. With w4 keys and values are
- * rounded to halves, as the store does, and the inputs of matrices to int8.
+ * The logits of every position of one sequence, in double precision, without fixed point. With w4 the inputs of matrices
+ * are rounded to int8; keys and values of 16 bits to halves, as the store does, those of fewer not at all.
  */
 export function oracleLogits(small: SmallModel, sequence: number, tokens: number): Rows {
   const { shape } = small;
@@ -49,15 +49,26 @@ function normed(
   });
 }
 
-/** The input of a matrix: with w4 rounded in groups of 32. */
-function asInput(small: SmallModel, x: Float64Array): Float64Array {
-  if (small.shape.weights === 'bf16') return x;
+/** The input of a matrix: with w4 rotated where the model is, and rounded in groups of 32. */
+function asInput(small: SmallModel, values: Float64Array, alreadyRotated = false): Float64Array {
+  if (small.shape.weights === 'bf16') return values;
+  const x = small.shape.hadamard === 0 || alreadyRotated ? values : hadamard(values);
   const out = x.slice();
   for (let g = 0; g < x.length; g += 32) {
     const step = x.subarray(g, g + 32).reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
     for (let i = g; i < Math.min(g + 32, x.length); i++) out[i] = Math.round(x[i]! / step) * step;
   }
   return out;
+}
+
+/** Each 32 values, zeros behind them, times the matrix of (-1)^(number of ones that i and k share). */
+function hadamard(x: Float64Array): Float64Array {
+  return Float64Array.from({ length: Math.ceil(x.length / 32) * 32 }, (_, i) => {
+    let sum = 0;
+    for (let k = 0; k < 32; k++)
+      sum += (x[i - (i % 32) + k] ?? 0) * (-1) ** ((i % 32) & k).toString(2).replaceAll('0', '').length;
+    return sum;
+  });
 }
 
 /** Matrix [rows][paddedColumns] times x [columns]. */
@@ -84,7 +95,7 @@ function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
   for (let index = 0; index < tileCount(shape, 'attention'); index++) {
     const [wq, wk, wv, wo] = small.tile('attention', layer, index).panels;
     const halves = (values: Float64Array) =>
-      shape.weights === 'w4' ? values.map(value => fromHalf(toHalf(value))) : values;
+      shape.kvBits === 16 ? values.map(value => fromHalf(toHalf(value))) : values;
     const inputs = x.map(row => asInput(small, row));
     const keys = inputs.map((row, t) => halves(rotated(times(wk!, row).slice(0, headDim), t, frequencies)));
     const values = inputs.map(row => halves(times(wv!, row).slice(0, headDim)));
@@ -95,7 +106,7 @@ function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
         const head = rotated(q.slice(h * headDim, (h + 1) * headDim), t, frequencies);
         heads.push(...attend(head, keys.slice(0, t + 1), values));
       }
-      times(wo!, asInput(small, Float64Array.from(heads))).forEach((value, j) => {
+      times(wo!, asInput(small, Float64Array.from(heads), rotatedValues(shape))).forEach((value, j) => {
         if (j < shape.width) out[t]![j]! += value;
       });
     });

@@ -6,7 +6,13 @@ const EPSILON = 2 ** -24;
 const MOST_TOKENS = 16;
 const variants = machineVariants();
 
-type Call = typeof addon.testW4;
+type Call = typeof addon.testBf16;
+/** The w4 product with activations of 8 or 4 bits. */
+const w4 =
+  (bits: 8 | 4): Call =>
+  (kernel, panel, blocks, columns, x, tokens, out) =>
+    addon.testW4(kernel, panel, blocks, columns, x, tokens, bits, out);
+
 /** Runs one matrix product into poisoned memory with a guard behind it. */
 function product(
   call: Call,
@@ -23,11 +29,11 @@ function product(
   return out.subarray(0, tokens * rows);
 }
 
-/** x as the kernels see it: int8 times a scale for each group of 32; in double precision. */
-function quantized(x: Float32Array): Float64Array {
+/** x as the kernels see it: steps times a scale for each group of 32; in double precision. */
+function quantized(x: Float32Array, bits: 8 | 4): Float64Array {
   const scale = new Float32Array(x.length / 32);
   const q = new Int8Array(x.length);
-  addon.testQuantize('reference', x, q, scale, new Int32Array(scale.length));
+  addon.testQuantize('reference', x, bits, q, scale, new Int32Array(scale.length));
   return Float64Array.from(q, (value, i) => value * scale[Math.floor(i / 32)]!);
 }
 
@@ -76,12 +82,15 @@ describe.each(variants)('%s', kernel => {
         );
         const x = randomFloats(random, MOST_TOKENS * columns, 3);
         for (let tokens = 0; tokens <= MOST_TOKENS; tokens++) {
-          const out = product(addon.testW4, kernel, panel, x, tokens);
-          const expected = product(addon.testW4, 'reference', panel, x, tokens);
+          const out = product(w4(8), kernel, panel, x, tokens);
+          const expected = product(w4(8), 'reference', panel, x, tokens);
           expect(floatBits(out)).toEqual(floatBits(expected));
         }
-        const out = product(addon.testW4, kernel, panel, x, 3);
-        expectNear(out, panel, quantized(x), 3, columns / 32 + 2);
+        for (const bits of [8, 4] as const) {
+          const out = product(w4(bits), kernel, panel, x, 3);
+          expect(floatBits(out)).toEqual(floatBits(product(w4(bits), 'reference', panel, x, 3)));
+          expectNear(out, panel, quantized(x, bits), 3, columns / 32 + 2);
+        }
       }
     },
   );
@@ -117,8 +126,8 @@ describe.each(variants)('%s', kernel => {
     const panel = makeW4(32, 96, nibble, scale);
     const ends = Float32Array.from({ length: 5 * 96 }, (_, i) => (i % 3 ? 1 : -1) * 100);
     for (const x of [ends, new Float32Array(5 * 96), new Float32Array(5 * 96).fill(1e-40)]) {
-      const out = product(addon.testW4, kernel, panel, x, 5);
-      expect(floatBits(out)).toEqual(floatBits(product(addon.testW4, 'reference', panel, x, 5)));
+      const out = product(w4(8), kernel, panel, x, 5);
+      expect(floatBits(out)).toEqual(floatBits(product(w4(8), 'reference', panel, x, 5)));
     }
   });
 
@@ -134,8 +143,8 @@ describe.each(variants)('%s', kernel => {
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
       const x = clean.slice();
       x[64 + 40] = bad;
-      const out = product(addon.testW4, kernel, panel, x, 3);
-      const expected = product(addon.testW4, kernel, panel, clean, 3);
+      const out = product(w4(8), kernel, panel, x, 3);
+      const expected = product(w4(8), kernel, panel, clean, 3);
       expect(out.subarray(16, 32).every(value => !Number.isFinite(value))).toBe(true);
       expect(floatBits(out.subarray(0, 16))).toEqual(floatBits(expected.subarray(0, 16)));
       expect(floatBits(out.subarray(32))).toEqual(floatBits(expected.subarray(32)));

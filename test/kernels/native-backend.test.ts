@@ -36,6 +36,16 @@ const SHAPES: readonly [string, ModelShape][] = [
     'w4, KV heads in two parts',
     smallShape({ width: 64, headDim: 32, rotations: rotations(32), tiling: tiling(2) }),
   ],
+  ['w4, rotated', smallShape({ hadamard: 32, tiling: tiling(1) })],
+  [
+    'w4, rotated with its values, KV in 8 bits',
+    smallShape({ width: 64, headDim: 32, rotations: rotations(32), hadamard: 32, kvBits: 8 }),
+  ],
+  [
+    'w4, rotated with its values, KV in 4 bits',
+    smallShape({ width: 72, headDim: 64, rotations: rotations(64), hadamard: 32, kvBits: 4 }),
+  ],
+  ['w4, KV in 4 bits of a head that is no group', smallShape({ kvBits: 4 })],
   ['bf16, KV heads in two parts', smallShape({ weights: 'bf16', width: 41, tiling: tiling(2) })],
 ];
 
@@ -78,7 +88,10 @@ describe.each(SHAPES)('%s', (_, shape) => {
     const exact = [...oracleLogits(small, 0, 19), ...oracleLogits(small, 1, 6)];
     // bf16: a few hundred roundings in a row, of 2^-24 each. w4: an activation may round to the neighbouring int8, which
     // is a step of the largest in its group, in one input of `width`.
-    const bound = shape.weights === 'bf16' ? 300 * 2 ** -24 : 1 / 127 / Math.sqrt(shape.width);
+    // Keys and values in 4 bits are rounded by up to half a step of 1 / 8 of the largest; in 8 the rounding of queries and
+    // weights counts as well.
+    const kv = shape.kvBits === 4 ? 1 / 8 : shape.kvBits === 8 ? 1 / 32 : 0;
+    const bound = shape.weights === 'bf16' ? 300 * 2 ** -24 : 1 / 127 / Math.sqrt(shape.width) + kv;
     expect(relativeError(rows, exact)).toBeLessThan(bound);
   });
 

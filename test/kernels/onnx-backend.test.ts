@@ -3,7 +3,7 @@ import type { Batch, Step } from '../../src/kernels/backend.ts';
 import { createOnnxBackend } from '../../src/kernels/onnx-backend.ts';
 import { OnnxTileCache } from '../../src/kernels/onnx-tile-cache.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
-import { constantsFloats, tileBytes } from '../../src/pack/tile-shape.ts';
+import { constantOffset, tileBytes } from '../../src/pack/tile-shape.ts';
 import { oracleLogits } from './layer-oracle.ts';
 import { ort } from './onnx-under-test.ts';
 import { makeBatch, makeSmallModel, runPass, SmallDevice, smallShape, writeEmbedded } from './small-model.ts';
@@ -162,7 +162,10 @@ describe.skipIf(ort === null)('onnxruntime', () => {
 
   const wrong: [string, Batch][] = [
     ['too many tokens', makeBatch([0], [41])],
-    ['a position over the pages', { ...makeBatch([0], [1]), positions: Int32Array.of(64) }],
+    [
+      'a position over the pages',
+      { ...makeBatch([0], [1]), positions: Int32Array.of(90), pageTables: [Int32Array.of(0)] },
+    ],
     ['a position over the context', { ...makeBatch([0], [1]), positions: Int32Array.of(96) }],
     ['a negative position', { ...makeBatch([0], [1]), positions: Int32Array.of(-1) }],
     ['a page that is not reserved', { ...makeBatch([0], [1]), pageTables: [Int32Array.of(16)] }],
@@ -204,7 +207,7 @@ describe.skipIf(ort === null)('onnxruntime', () => {
     const constants = new Float32Array(small.constants.slice(0));
     new Float32Array(small.constants).fill(1);
     expect(await runPass(device, batch)).toEqual(before);
-    constants[constantsFloats(shape) - 1]! *= 3;
+    constants[constantOffset(shape, 'finalNorm') + 1]! *= 3;
     device.model.setConstants(constants.buffer);
     expect(await runPass(device, batch)).not.toEqual(before);
     device.close();

@@ -46,6 +46,8 @@ export function smallShape(changes: Partial<ModelShape> = {}): ModelShape {
       Array.from({ length: headDim / 2 }, (_, i) => 100 ** ((-2 * i) / headDim)),
     ),
     tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 32 },
+    hadamard: 0,
+    kvBits: changes.weights === 'bf16' ? 32 : 16,
     ...changes,
   };
 }
@@ -94,7 +96,7 @@ function makePanel(
   columns: number,
   random: () => number,
 ): MadePanel {
-  const size = 1 / Math.sqrt(columns);
+  const size = 1 / Math.sqrt(columns * Math.max(1, s.hadamard)); // rotated inputs are longer
   const inside = (row: number, column: number) => row < rows && column < columns;
   if (s.weights === 'bf16')
     return makeBf16(panel.paddedRows, panel.paddedColumns, (row, column) =>

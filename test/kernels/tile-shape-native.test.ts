@@ -29,6 +29,7 @@ it('the addon and src/pack/tile-shape.ts agree on every place in a tile', () => 
     headBlocks: count(80),
     layers: count(100),
     attentionTiles: count(1000),
+    kvBits: fc.constantFrom(4 as const, 8 as const, 16 as const, 32 as const),
     norms: fc.record({
       input: fc.boolean(),
       output: fc.boolean(),
@@ -79,7 +80,8 @@ it('the addon and src/pack/tile-shape.ts agree on every place in a tile', () => 
         for (const name of layerConstantNames(shape)) expected.push(constantOffset(shape, name));
         // The native layout: floats of one layer, where the model's own begin, and where they end.
         const ofModel = constantOffset(shape, 'finalNorm');
-        expected.push(ofModel / shape.layers, ofModel, constantsFloats(shape));
+        const head = constantOffset(shape, 'headInA4');
+        expected.push(ofModel / shape.layers, ofModel, head, constantsFloats(shape));
         const numbers = shapeNumbers(shape, { attentionTiles, kvPages: 1, maxTokens: 1, maxLogitRows: 1 });
         expect([...addon.tileShape(numbers)]).toEqual(expected);
       },

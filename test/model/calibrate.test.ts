@@ -19,6 +19,8 @@ const shape: ModelShape = {
   normEpsilon: 1e-5,
   ...plainFeatures(2, 2, [1]),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
+  hadamard: 0,
+  kvBits: 16,
 };
 
 /** A backend whose tile `i` gives `output(layer, half, channel)` for every token, in fixed point. */

@@ -21,6 +21,8 @@ const shape = (weights: WeightFormat): ModelShape => ({
   normEpsilon: 1e-5,
   ...plainFeatures(1, 10, [1, 0.5, 0.25, 0.125, 0.0625]),
   tiling: { partsPerKvHead: 3, ffnColumns: 64, headRows: 32 },
+  hadamard: 0,
+  kvBits: 16,
 });
 
 class Matrix implements MatrixRows {

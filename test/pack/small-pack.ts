@@ -20,6 +20,8 @@ export const SHAPE: ModelShape = {
   normEpsilon: 1e-5,
   ...plainFeatures(2, 16, [1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003]),
   tiling: { partsPerKvHead: 1, ffnColumns: 32, headRows: 16 },
+  hadamard: 0,
+  kvBits: 16,
 };
 
 export const FACTS = { name: 'small', stopTokens: [2], beginToken: 1, origin: { source: 'test' } };

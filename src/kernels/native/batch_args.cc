@@ -1,5 +1,6 @@
 #include "batch_args.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "napi_args.h"
@@ -78,6 +79,20 @@ bool read_frequencies(napi_env env, napi_value value, const Model& m, std::vecto
   return true;
 }
 
+// Where tokens of one page lie apart, all tokens are one run.
+void find_page_runs(Batch* b) {
+  std::vector<int32_t> pages;
+  for (int64_t t = 0; t < b->tokens(); t++) {
+    const int32_t page = b->pages_of(t)[b->positions[size_t(t)] / kPagePositions];
+    if (!pages.empty() && pages.back() == page) continue;
+    pages.push_back(page);
+    b->page_runs.push_back(int32_t(t));
+  }
+  std::sort(pages.begin(), pages.end());
+  if (std::adjacent_find(pages.begin(), pages.end()) != pages.end()) b->page_runs.resize(1);
+  b->page_runs.push_back(int32_t(b->tokens()));
+}
+
 }  // namespace
 
 bool read_batch(napi_env env, const napi_value* arguments, const Model& m, Batch* out) {
@@ -94,6 +109,7 @@ bool read_batch(napi_env env, const napi_value* arguments, const Model& m, Batch
     throw_range(env, "batch", problem);
     return false;
   }
+  find_page_runs(out);
   return true;
 }
 

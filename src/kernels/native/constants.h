@@ -22,4 +22,12 @@ constexpr float kGelu3 = 0.0713548163f;
 // Groups whose largest magnitude is under this quantize to zeros (2^-100: 127 / amax stays finite).
 constexpr float kQuantizeLeast = 7.88860905e-31f;
 
+// Where the key or value of largest magnitude may come to lie, in steps of its scale, before the scale is fitted to the steps:
+// the candidate with the least squared error is taken. For 4 bits, and for 8, where the scale is not fitted.
+constexpr int kKvCandidates = 3;
+constexpr float kKvTargets4[kKvCandidates] = {8.0f, 7.0f, 9.0f};
+constexpr float kKvTarget8 = 128.0f;
+// A key or value of this magnitude has no finite scale.
+constexpr float kKvMost = 450000.0f;
+
 }  // namespace potluck

@@ -202,6 +202,7 @@ napi_value create_model(napi_env env, napi_callback_info info) {
   model->head_panels = tile_panels(s, TileKind::head);
   model->attention_vectors = TileVectors(s, TileKind::attention, model->attention_panels.vectors);
   model->ffn_vectors = TileVectors(s, TileKind::ffn, model->ffn_panels.vectors);
+  model->expert_vectors = TileVectors(s, TileKind::expert, model->ffn_panels.vectors);
   for (int half = 0; half < 2; half++) model->limit[half] = fixed_limit(s.summed_tiles(half));
   const std::string problem = model->reserve();
   if (!problem.empty()) {

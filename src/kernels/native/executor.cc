@@ -45,7 +45,7 @@ void ThreadRun::rotate_table() {
   });
 }
 
-const float* ThreadRun::norm_into(const float* x, const float* weight, const Rows& rows, int64_t row) {
+float* ThreadRun::norm_into(const float* x, const float* weight, const Rows& rows, int64_t row) {
   float* out = w4() ? mine_.row : rows.floats + size_t(row) * rows.stride;
   if (weight != nullptr) {
     kernels_.rmsnorm(x, weight, int(width()), m_.shape.norm_epsilon, out);
@@ -53,26 +53,40 @@ const float* ThreadRun::norm_into(const float* x, const float* weight, const Row
     std::copy(x, x + width(), out);
     std::fill(out + width(), out + round_up(m_.shape.width, kGroup), 0.0f);
   }
-  if (w4()) quantize_into(out, rows, row);
   return out;
 }
 
-void ThreadRun::quantize_into(const float* x, const Rows& rows, int64_t row) {
+void ThreadRun::quantize_into(float* x, const float* a4, const Rows& rows, int64_t row) {
+  const int64_t groups = int64_t(rows.quantized.columns) / kGroup;
+  if (m_.shape.hadamard != 0) kernels_.hadamard(x, int(groups));
+  quantize_groups(x, a4, groups, rows, row, 0);
+}
+
+void ThreadRun::quantize_groups(const float* x, const float* a4, int64_t groups, const Rows& rows, int64_t row,
+                                int64_t group) {
+  constexpr int64_t kPerLevel = kLevelChannels / kGroup;
   const size_t columns = rows.quantized.columns;
   uint8_t* at = rows.quantized.base + size_t(row) * rows.quantized.stride;
   float* scale = reinterpret_cast<float*>(at + columns);
-  kernels_.quantize(x, int(columns / 32), reinterpret_cast<int8_t*>(at), scale,
-                    reinterpret_cast<int32_t*>(scale + columns / 32));
+  int32_t* bias = reinterpret_cast<int32_t*>(scale + columns / 32);
+  for (const int64_t end = group + groups; group < end;) {
+    const int64_t level = group / kPerLevel, count = std::min(end, (level + 1) * kPerLevel) - group;
+    (a4[level] != 0 ? kernels_.quantize4 : kernels_.quantize8)(x, int(count), reinterpret_cast<int8_t*>(at) + group * kGroup,
+                                                               scale + group, bias + group);
+    x += count * kGroup;
+    group += count;
+  }
 }
 
 void ThreadRun::token_step(const Step& step, int64_t token) {
   if (step.op == Op::end) return end(step, token);
   if (step.op == Op::square_norms) return square_norms(token);
   const float* weight = m_.shape.input_norms ? m_.norm(step.layer, step.half) : nullptr;
-  const float* x = norm_into(m_.residual + size_t(token) * width(), weight, m_.input, token);
+  float* x = norm_into(m_.residual + size_t(token) * width(), weight, m_.input, token);
   int32_t* partial = m_.partial + size_t(token) * width();
   std::fill(partial, partial + width(), 0);
   if (step.half == 1 && m_.shape.layer_features[size_t(step.layer)].experts) route(step, token, x);
+  if (w4()) quantize_into(x, m_.input_a4(step.layer, step.half), m_.input, token);
 }
 
 void ThreadRun::end(const Step& step, int64_t token) {

@@ -23,6 +23,28 @@ struct QuantizedRows {
 
 static inline size_t quantized_row_bytes(size_t columns) { return (columns + columns / 32 * 8 + 63) / 64 * 64; }
 
+// Positions of a page of keys and values, and of one block of its keys.
+constexpr int kPage = 32;
+constexpr int kKeyBlock = 16;
+// Heads that one walk over the pages serves.
+constexpr int kHeadsAtOnce = 4;
+
+// Keys and values of one k, v head in 4 bits (1 plane of nibbles) or 8 (2 planes: the high nibbles, then the low ones), as a
+// page holds them. A plane is 256 bytes like the nibbles of a w4 group.
+// keys: 2 blocks of 16 positions; a block is, for each group of 32 channels, its planes (row: position, column: channel)
+//   and 16 halves, the scale of each position.
+// values: for each 16 channels the planes (row: channel, column: position); then 32 halves, the scale of each position.
+struct NibbleKv {
+  int head_dim, planes;
+  size_t groups() const { return size_t(head_dim + 31) / 32; }
+  size_t plane_bytes() const { return size_t(planes) * 256; }
+  size_t group_bytes() const { return plane_bytes() + 32; }
+  size_t key_block_bytes() const { return groups() * group_bytes(); }
+  size_t values_at() const { return 2 * key_block_bytes(); }
+  size_t value_scales_at() const { return values_at() + size_t(head_dim + 15) / 16 * plane_bytes(); }
+  size_t bytes() const { return value_scales_at() + 64; }
+};
+
 // Attention of some query heads of one token with one k, v head. All heads share the pages.
 struct AttentionArgs {
   const float* q;        // [heads, head_dim], rotated and scaled
@@ -30,12 +52,19 @@ struct AttentionArgs {
   int head_dim;
   const uint8_t* kv;     // first page of the store, at this tile's part
   size_t page_bytes;     // from page to page
-  const int32_t* pages;  // [ceil(positions / 16)] page numbers
+  const int32_t* pages;  // [ceil(positions / 32)] page numbers
   int first;             // keys to look at: first .. positions - 1
   int positions;
   float soft_cap;        // scores become cap * tanh(score / cap); 0: they stay
-  float* scores;         // scratch [min(heads, 4), positions rounded up to 16]
+  int planes;            // of nibbles, for attention_nibbles
+  float* scores;         // scratch [min(heads, 4), score_stride]
+  uint8_t* queries;      // scratch for attention_nibbles: [min(heads, 4), quantized_row_bytes(head_dim padded to 32)]
   float* out;            // [heads, head_dim], nothing behind it is touched
+
+  // Pages before the first key are not looked at: positions in `scores` count from the start of its page.
+  int first_page() const { return first / kPage; }
+  int past_page() const { return (positions + kPage - 1) / kPage; }
+  size_t score_stride() const { return size_t(past_page() - first_page()) * kPage; }
 };
 
 struct Kernels {
@@ -48,8 +77,11 @@ struct Kernels {
   void (*bf16_matmul)(const uint8_t* panel, int blocks, int columns, const float* x, size_t x_stride, int tokens,
                       float* out, size_t out_stride);
 
-  // x: [groups * 32].
-  void (*quantize)(const float* x, int groups, int8_t* q, float* scale, int32_t* bias);
+  // x: [groups * 32]; to 8 bits, -127 .. 127, and to 4 bits, -8 .. 7.
+  void (*quantize8)(const float* x, int groups, int8_t* q, float* scale, int32_t* bias);
+  void (*quantize4)(const float* x, int groups, int8_t* q, float* scale, int32_t* bias);
+  // Each 32 of x become H x, H the Hadamard matrix of +1 and -1.
+  void (*hadamard)(float* x, int groups);
 
   // y[0 .. n) = rmsnorm(x) * weight; y[n .. round_up(n, 32)) = 0.
   void (*rmsnorm)(const float* x, const float* weight, int n, float epsilon, float* y);
@@ -70,9 +102,12 @@ struct Kernels {
   // residual[i] += float(partial[i]) * inverse[i]
   void (*add_residual)(float* residual, const int32_t* partial, const float* inverse, int n);
 
-  void (*to_half)(const float* x, int n, uint16_t* y);
-  // Keys and values are halves (attention) or floats (attention_float).
-  void (*attention)(const AttentionArgs* args);
+  // Puts a key or a value, [head_dim], to place `at` (0 .. 31) of a page.
+  void (*store_key)(const NibbleKv* kv, const float* key, int at, uint8_t* page);
+  void (*store_value)(const NibbleKv* kv, const float* value, int at, uint8_t* page);
+  // Keys and values are nibbles, halves or floats.
+  void (*attention_nibbles)(const AttentionArgs* args);
+  void (*attention_half)(const AttentionArgs* args);
   void (*attention_float)(const AttentionArgs* args);
 };
 

@@ -67,6 +67,7 @@ struct Lanes {
   }
   static M lt(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)}; }
   static M le(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ)}; }
+  static M eq(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)}; }
   static M both(M x, M y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
   static F select(M m, F yes, F no) { return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)}; }
   static int count(M m) {
@@ -79,8 +80,10 @@ struct Lanes {
   static I load_int_n(const int32_t* p, int n) { return bits(load_n(reinterpret_cast<const float*>(p), n)); }
   static void store_int_n(int32_t* p, I v, int n) { store_n(reinterpret_cast<float*>(p), floats(v), n); }
   static I add_int(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+  static I sub_int(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
   static I and_int(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
   static I max_int(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
+  static I shift_left_4(I x) { return {_mm256_slli_epi32(x.a, 4), _mm256_slli_epi32(x.b, 4)}; }
   static I shift_left_23(I x) { return {_mm256_slli_epi32(x.a, 23), _mm256_slli_epi32(x.b, 23)}; }
   static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   static int32_t reduce_max_int(I x) {
@@ -94,6 +97,19 @@ struct Lanes {
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+  }
+  template <int H>
+  static F butterfly(F v) {
+    if (H == 8) return {_mm256_add_ps(v.a, v.b), _mm256_sub_ps(v.a, v.b)};
+    return {butterfly8<H>(v.a), butterfly8<H>(v.b)};
+  }
+  template <int H>
+  static __m256 butterfly8(__m256 v) {
+    constexpr int kUpper = H == 1 ? 0xaa : H == 2 ? 0xcc : 0xf0;
+    const __m256 other = H == 1   ? _mm256_permute_ps(v, 0xb1)
+                         : H == 2 ? _mm256_permute_ps(v, 0x4e)
+                                  : _mm256_permute2f128_ps(v, v, 1);
+    return _mm256_blend_ps(_mm256_add_ps(v, other), _mm256_sub_ps(other, v), kUpper);
   }
   static void store_int8(int8_t* p, I x) {
     const __m128i a = _mm_packs_epi32(_mm256_castsi256_si128(x.a), _mm256_extracti128_si256(x.a, 1));
@@ -153,9 +169,8 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
 
 namespace potluck {
 const Kernels kAvx2Kernels = {
-    "avx2",   w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many, silu_mul, gelu_mul, soft_cap, add_fixed, add_residual, to_half, attention<HalfKv>,
-    attention<FloatKv>,
+    "avx2",
+    POTLUCK_SIMD_KERNELS,
 };
 
 }  // namespace potluck

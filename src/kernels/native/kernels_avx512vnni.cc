@@ -37,6 +37,7 @@ struct Lanes {
   }
   static M lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static M le(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+  static M eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static M both(M a, M b) { return a & b; }
   static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
   static int count(M m) { return __builtin_popcount(m); }
@@ -47,12 +48,23 @@ struct Lanes {
   static I load_int_n(const int32_t* p, int n) { return _mm512_maskz_loadu_epi32(first(n), p); }
   static void store_int_n(int32_t* p, I v, int n) { _mm512_mask_storeu_epi32(p, first(n), v); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
   static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
+  static I shift_left_4(I a) { return _mm512_slli_epi32(a, 4); }
   static I shift_left_23(I a) { return _mm512_slli_epi32(a, 23); }
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   static int32_t reduce_max_int(I a) { return _mm512_reduce_max_epi32(a); }
   static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }
+  template <int H>
+  static F butterfly(F v) {
+    constexpr M kUpper = H == 1 ? 0xaaaa : H == 2 ? 0xcccc : H == 4 ? 0xf0f0 : 0xff00;
+    const F other = H == 1   ? _mm512_permute_ps(v, 0xb1)
+                    : H == 2 ? _mm512_permute_ps(v, 0x4e)
+                    : H == 4 ? _mm512_shuffle_f32x4(v, v, 0xb1)
+                             : _mm512_shuffle_f32x4(v, v, 0x4e);
+    return _mm512_mask_sub_ps(_mm512_add_ps(v, other), kUpper, other, v);
+  }
   static void store_int8(int8_t* p, I v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
 };
 
@@ -100,9 +112,8 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
 
 namespace potluck {
 const Kernels kAvx512VnniKernels = {
-    "avx512-vnni", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many, silu_mul, gelu_mul, soft_cap, add_fixed, add_residual, to_half, attention<HalfKv>,
-    attention<FloatKv>,
+    "avx512-vnni",
+    POTLUCK_SIMD_KERNELS,
 };
 
 }  // namespace potluck

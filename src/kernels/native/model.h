@@ -33,7 +33,8 @@ struct ThreadScratch {
   float* picked_weights; // [max_tokens]
   uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
   float* hidden;  // [32] one group of FFN activations
-  float* scores;  // [4, context rounded to 16]
+  float* scores;  // [kHeadsAtOnce, context rounded to 32]
+  uint8_t* queries;  // [kHeadsAtOnce] quantized rows of head_dim padded to 32
   int64_t saturated;
 };
 
@@ -50,6 +51,7 @@ struct Batch {
   std::vector<int32_t> pages;              // page tables, one after another
   std::vector<int32_t> page_table_starts;  // [sequences + 1] into pages
   std::vector<int32_t> logit_rows;         // [logit rows]
+  std::vector<int32_t> page_runs;          // first token of each run of tokens that share a page, and the end
   std::vector<int32_t> lengths;            // [tokens] row of `frequencies`: which length of the sequence holds
   std::vector<float> frequencies;          // [rows, pairs of all rotations]
   bool rotated = false;                    // the rope table is of these positions
@@ -85,7 +87,7 @@ class Model {
   int32_t* routes = nullptr;   // [max_tokens, experts_per_token] experts of each token, likeliest first
 
   TilePanels attention_panels, ffn_panels, expert_panels, head_panels;
-  TileVectors attention_vectors, ffn_vectors;
+  TileVectors attention_vectors, ffn_vectors, expert_vectors;
 
   // Scratch, all in one mapping.
   Rows input;          // [max_tokens] of width: a half layer's input
@@ -135,6 +137,11 @@ class Model {
     if (!shape.output_norms) return nullptr;
     return layer_constant(layer, half == 0 ? constants_layout.attention_output_norm : constants_layout.ffn_output_norm);
   }
+  // For each block of 128 channels of a half layer's input 1 for 4-bit activations, else 0; w4 only.
+  const float* input_a4(int64_t layer, int half) const {
+    return layer_constant(layer, half == 0 ? constants_layout.attention_in_a4 : constants_layout.ffn_in_a4);
+  }
+  const float* head_a4() const { return constants.data() + size_t(constants_layout.head_in_a4); }
   const float* inverse(int64_t layer, int half) const {
     return inverses.data() + size_t((layer * 2 + half) * shape.width);
   }

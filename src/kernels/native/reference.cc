@@ -6,6 +6,7 @@
 #include "constants.h"
 #include "half.h"
 #include "kernels.h"
+#include "nibble_kv.h"
 
 namespace potluck {
 namespace {
@@ -74,27 +75,61 @@ void bf16_matmul(const uint8_t* panel, int blocks, int columns, const float* x, 
       }
 }
 
-void quantize(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+// Of `n` values, as integers, so that a NaN is the largest and reaches the scale.
+float largest(const float* x, int n) {
+  uint32_t most = 0;
+  for (int i = 0; i < n; i++) {
+    const uint32_t magnitude = float_bits(x[i]) & 0x7fffffff;
+    if (magnitude > most) most = magnitude;
+  }
+  return bits_float(most);
+}
+
+// rint(x) in low .. high; low for a NaN.
+float step(float x, float low, float high) {
+  float v = std::rint(x);
+  v = v > low ? v : low;
+  return v < high ? v : high;
+}
+
+void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
   for (int g = 0; g < groups; g++, x += 32, q += 32) {
-    // As integers, so that a NaN is the largest and reaches the scale.
-    uint32_t most = 0;
-    for (int i = 0; i < 32; i++) {
-      const uint32_t magnitude = float_bits(x[i]) & 0x7fffffff;
-      if (magnitude > most) most = magnitude;
-    }
-    const float amax = bits_float(most);
+    const float amax = largest(x, 32);
     scale[g] = amax / 127.0f;
     const float inverse = amax < kQuantizeLeast ? 0.0f : 127.0f / amax;
     int32_t sum = 0;
-    for (int i = 0; i < 32; i++) {
-      float v = std::rint(x[i] * inverse);
-      v = v > -127.0f ? v : -127.0f;  // also for a NaN
-      v = v < 127.0f ? v : 127.0f;
-      q[i] = int8_t(v);
-      sum += q[i];
-    }
+    for (int i = 0; i < 32; i++) sum += q[i] = int8_t(step(x[i] * inverse, -127.0f, 127.0f));
     bias[g] = -8 * sum;
   }
+}
+
+// Of -amax and amax the one that is among the n values; amax where both are.
+float extreme(const float* x, int n, float amax) {
+  for (int i = 0; i < n; i++)
+    if (x[i] == amax) return amax;
+  return -amax;
+}
+
+void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+  for (int g = 0; g < groups; g++, x += 32, q += 32) {
+    const float amax = largest(x, 32), far = extreme(x, 32, amax);
+    scale[g] = far / -8.0f;
+    const float inverse = amax < kQuantizeLeast ? 0.0f : -8.0f / far;
+    int32_t sum = 0;
+    for (int i = 0; i < 32; i++) sum += q[i] = int8_t(step(x[i] * inverse, -8.0f, 7.0f));
+    bias[g] = -8 * sum;
+  }
+}
+
+void hadamard(float* x, int groups) {
+  for (int g = 0; g < groups; g++, x += 32)
+    for (int half = 1; half < 32; half *= 2)
+      for (int i = 0; i < 32; i++) {
+        if (i & half) continue;
+        const float a = x[i], b = x[i + half];
+        x[i] = a + b;
+        x[i + half] = a - b;
+      }
 }
 
 void rmsnorm(const float* x, const float* weight, int n, float epsilon, float* y) {
@@ -150,50 +185,180 @@ void add_residual(float* residual, const int32_t* partial, const float* inverse,
   for (int i = 0; i < n; i++) residual[i] = residual[i] + float(partial[i]) * inverse[i];
 }
 
-void to_half(const float* x, int n, uint16_t* y) {
-  for (int i = 0; i < n; i++) y[i] = to_half_bits(x[i]);
+// --- keys and values in nibbles ---
+
+// The scale with the least squared error for the steps that `scale` gives; `scale` where all steps are 0.
+float fitted(const float* x, int n, float scale, float low, float high) {
+  const float inverse = scale == 0 ? 0.0f : 1.0f / scale;
+  float products[16] = {}, squares[16] = {};
+  for (int i = 0; i < n; i++) {
+    const float v = step(x[i] * inverse, low, high);
+    products[i % 16] = std::fma(x[i], v, products[i % 16]);
+    squares[i % 16] = std::fma(v, v, squares[i % 16]);
+  }
+  const float square = fold(squares);
+  return square > 0 ? fold(products) / square : scale;
 }
 
-// Kv is how keys and values are stored: a half or a float.
-float load_kv(const uint8_t* at, uint16_t) {
+// The steps of n values (padded with zeros to 16) and the bits of their scale, an IEEE half: NaN where there is none.
+// levels: 8 for 4 bits, 128 for 8.
+uint16_t quantize_kv(const float* x, int n, int levels, int* steps) {
+  const float low = -float(levels), high = float(levels - 1);
+  const float amax = largest(x, n), far = extreme(x, n, amax);
+  uint16_t best = 0x7e00;
+  float least = std::numeric_limits<float>::infinity();
+  for (int c = 0; c < (levels == 8 ? kKvCandidates : 1) && amax < kKvMost; c++) {
+    const float first = far / -(levels == 8 ? kKvTargets4[c] : kKvTarget8);
+    const uint16_t half = to_half_bits(levels == 8 ? fitted(x, n, first, low, high) : first);
+    const float scale = from_half(half), inverse = scale == 0 ? 0.0f : 1.0f / scale;
+    float s[16] = {};
+    for (int i = 0; i < n; i++) {
+      const float rest = std::fma(step(x[i] * inverse, low, high), -scale, x[i]);
+      s[i % 16] = std::fma(rest, rest, s[i % 16]);
+    }
+    const float error = fold(s);
+    if (error < least) {
+      least = error;
+      best = half;
+    }
+  }
+  const float scale = from_half(best), inverse = scale == 0 ? 0.0f : 1.0f / scale;
+  for (int i = 0; i < n; i++) steps[i] = int(step(x[i] * inverse, low, high));
+  return best;
+}
+
+void store_key(const NibbleKv* kv, const float* key, int at, uint8_t* page) {
+  uint8_t* block = page + size_t(at / kKeyBlock) * kv->key_block_bytes();
+  for (int g = 0; g < int(kv->groups()); g++, block += kv->group_bytes()) {
+    float x[32] = {};
+    int steps[32];
+    for (int i = 0; i < 32 && g * 32 + i < kv->head_dim; i++) x[i] = key[g * 32 + i];
+    const uint16_t scale = quantize_kv(x, 32, levels_of(*kv), steps);
+    memcpy(block + kv->plane_bytes() + at % kKeyBlock * 2, &scale, 2);
+    for (int i = 0; i < 32; i++) put_step(*kv, block, at % kKeyBlock, i, steps[i]);
+  }
+}
+
+void store_value(const NibbleKv* kv, const float* value, int at, uint8_t* page) {
+  int steps[1024];
+  const uint16_t scale = quantize_kv(value, kv->head_dim, levels_of(*kv), steps);
+  memcpy(page + kv->value_scales_at() + size_t(at) * 2, &scale, 2);
+  for (int d = 0; d < kv->head_dim; d++)
+    put_step(*kv, page + kv->values_at() + size_t(d / 16) * kv->plane_bytes(), d % 16, at, steps[d]);
+}
+
+int nibble_at(const uint8_t* plane, int row, int column) {
+  const uint8_t byte = plane[column / 8 * 64 + row * 4 + column % 4];
+  return column % 8 < 4 ? byte & 15 : byte >> 4;
+}
+
+// Sum over the 32 columns of a row of planes, step times q.
+int32_t dot_planes(const uint8_t* planes, int count, int row, const int8_t* q) {
+  int32_t sum = 0;
+  for (int c = 0; c < 32; c++) {
+    const int step = count == 1 ? nibble_at(planes, row, c) - 8
+                                : nibble_at(planes, row, c) * 16 + nibble_at(planes + 256, row, c) - 128;
+    sum += step * q[c];
+  }
+  return sum;
+}
+
+float half_at(const uint8_t* at) {
   uint16_t half;
   memcpy(&half, at, 2);
   return from_half(half);
 }
+
+// scores[0 .. n) become exp(score - most), n counted from position `first`; returns their sum, lane by position.
+float soften(float* scores, int first, int n, float most) {
+  float s[16] = {};
+  for (int t = 0; t < n; t++) {
+    scores[t] = exp_one(scores[t] - most);
+    s[(first + t) % 16] += scores[t];
+  }
+  return fold(s);
+}
+
+void attention_nibbles(const AttentionArgs* a) {
+  const NibbleKv kv{a->head_dim, a->planes};
+  const int groups = int(kv.groups()), keys = a->positions - a->first;
+  for (int h = 0; h < a->heads; h++) {
+    int8_t q[1024];
+    float q_scale[32], x[1024] = {};
+    int32_t bias[32];
+    for (int d = 0; d < a->head_dim; d++) x[d] = a->q[h * a->head_dim + d];
+    quantize8(x, groups, q, q_scale, bias);
+    float most = -std::numeric_limits<float>::infinity();
+    for (int t = a->first; t < a->positions; t++) {
+      const uint8_t* page = page_at(*a, t / kPage);
+      const uint8_t* block = page + size_t(t % kPage / kKeyBlock) * kv.key_block_bytes();
+      const int row = t % kKeyBlock;
+      float acc = 0;
+      for (int g = 0; g < groups; g++, block += kv.group_bytes()) {
+        const float scale = half_at(block + kv.plane_bytes() + row * 2) * q_scale[g];
+        acc = std::fma(float(dot_planes(block, a->planes, row, q + g * 32)), scale, acc);
+      }
+      if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
+      a->scores[t - a->first] = acc;
+      most = acc > most ? acc : most;
+    }
+    const float sum = soften(a->scores, a->first, keys, most);
+    for (int d = 0; d < a->head_dim; d++) {
+      float acc = 0;
+      for (int b = a->first_page(); b < a->past_page(); b++) {
+        const uint8_t* page = page_at(*a, b);
+        float weight[32] = {}, weight_scale;
+        int8_t w[32];
+        int32_t weight_bias;
+        for (int i = 0; i < kPage; i++) {
+          const int t = b * kPage + i;
+          if (t < a->first || t >= a->positions) continue;
+          weight[i] = a->scores[t - a->first] * half_at(page + kv.value_scales_at() + i * 2);
+        }
+        quantize8(weight, 1, w, &weight_scale, &weight_bias);
+        const uint8_t* planes = page + kv.values_at() + size_t(d / 16) * kv.plane_bytes();
+        acc = std::fma(float(dot_planes(planes, a->planes, d % 16, w)), weight_scale, acc);
+      }
+      a->out[h * a->head_dim + d] = acc / sum;
+    }
+  }
+}
+
+// --- keys and values as halves or floats ---
+
+float load_kv(const uint8_t* at, uint16_t) { return half_at(at); }
 float load_kv(const uint8_t* at, float) {
   float value;
   memcpy(&value, at, 4);
   return value;
 }
 
+// A page is the keys of 2 blocks, [head_dim, 16 positions] each, and the values, [32 positions, head_dim].
 template <class Kv>
 void attention(const AttentionArgs* a) {
   const size_t dim = size_t(a->head_dim);
+  const int keys = a->positions - a->first;
   for (int h = 0; h < a->heads; h++) {
     const float* q = a->q + size_t(h) * dim;
     float* out = a->out + size_t(h) * dim;
     float most = -std::numeric_limits<float>::infinity();
     for (int t = a->first; t < a->positions; t++) {
-      const uint8_t* page = a->kv + size_t(a->pages[t / 16]) * a->page_bytes;
+      const uint8_t* page = page_at(*a, t / kPage);
+      const size_t block = size_t(t % kPage / kKeyBlock) * dim * kKeyBlock;
       float acc = 0;
-      for (size_t d = 0; d < dim; d++) {
-        acc = std::fma(q[d], load_kv(page + (d * 16 + size_t(t % 16)) * sizeof(Kv), Kv{}), acc);
-      }
+      for (size_t d = 0; d < dim; d++)
+        acc = std::fma(q[d], load_kv(page + (block + d * kKeyBlock + size_t(t % kKeyBlock)) * sizeof(Kv), Kv{}), acc);
       if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
-      a->scores[t] = acc;
+      a->scores[t - a->first] = acc;
       most = acc > most ? acc : most;
     }
-    float s[16] = {};
-    for (int t = a->first; t < a->positions; t++) {
-      a->scores[t] = exp_one(a->scores[t] - most);
-      s[t % 16] += a->scores[t];
-    }
-    const float sum = fold(s);
+    const float sum = soften(a->scores, a->first, keys, most);
     for (size_t d = 0; d < dim; d++) {
       float acc = 0;
       for (int t = a->first; t < a->positions; t++) {
-        const uint8_t* values = a->kv + size_t(a->pages[t / 16]) * a->page_bytes + dim * 16 * sizeof(Kv);
-        acc = std::fma(a->scores[t], load_kv(values + (size_t(t % 16) * dim + d) * sizeof(Kv), Kv{}), acc);
+        const uint8_t* page = page_at(*a, t / kPage);
+        const uint8_t* values = page + dim * kPage * sizeof(Kv);
+        acc = std::fma(a->scores[t - a->first], load_kv(values + (size_t(t % kPage) * dim + d) * sizeof(Kv), Kv{}), acc);
       }
       out[d] = acc / sum;
     }
@@ -203,9 +368,9 @@ void attention(const AttentionArgs* a) {
 }  // namespace
 
 const Kernels kReferenceKernels = {
-    "reference", w4_matmul, bf16_matmul, quantize,     rmsnorm, rope,
-    exp_many,    silu_mul,  gelu_mul,    soft_cap,     add_fixed, add_residual, to_half,
-    attention<uint16_t>, attention<float>,
+    "reference",
+    w4_matmul, bf16_matmul, quantize8, quantize4, hadamard, rmsnorm, rope, exp_many, silu_mul, gelu_mul, soft_cap,
+    add_fixed, add_residual, store_key, store_value, attention_nibbles, attention<uint16_t>, attention<float>,
 };
 
 }  // namespace potluck

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "half.h"
+
 namespace potluck {
 
 void ThreadRun::attention_tiles(const Step& step) {
@@ -13,10 +15,15 @@ void ThreadRun::attention_tiles(const Step& step) {
     pool_.each(tiles, [&](int64_t i) {
       append(step, i, 0);
       attend(step, i, 0, 0, int(m_.shape.tile_query_heads()));
-      finish_attention(i, 0);
+      finish_attention(step, i, 0);
     });
   } else {
-    pool_.each(tiles * tokens_, [&](int64_t item) { append(step, item / tokens_, item % tokens_); });
+    const std::vector<int32_t>& runs = m_.batch.page_runs;
+    const int64_t run_count = int64_t(runs.size()) - 1;
+    pool_.each(tiles * run_count, [&](int64_t item) {
+      const size_t run = size_t(item % run_count);
+      for (int32_t token = runs[run]; token < runs[run + 1]; token++) append(step, item / run_count, token);
+    });
     attend_all(step);
   }
   output_panels(step, m_.attention_panels.panel[3], m_.attention_out);
@@ -44,35 +51,34 @@ void ThreadRun::project(const Step& step) {
   });
 }
 
-// k, v: [dim], to position `at` of a part of a page.
-static void store_floats(const float* k, const float* v, int dim, size_t at, float* part) {
-  std::copy(v, v + dim, part + size_t(dim) * (kPagePositions + at));
-  for (int d = 0; d < dim; d++) part[size_t(d) * kPagePositions + at] = k[d];
+// v: [dim], k: [dim], to place `at` of a page.
+template <class Kv, class Convert>
+static void store_channels(const float* k, const float* v, size_t dim, size_t at, Kv* page, const Convert& convert) {
+  Kv* keys = page + at / kKeyBlock * kKeyBlock * dim + at % kKeyBlock;
+  Kv* values = page + dim * (kPagePositions + at);
+  for (size_t d = 0; d < dim; d++) keys[d * kKeyBlock] = convert(k[d]);
+  for (size_t d = 0; d < dim; d++) values[d] = convert(v[d]);
 }
 
 void ThreadRun::append(const Step& step, int64_t i, int64_t token) {
-  const size_t row = size_t(i * m_.limits.max_tokens + token);
-  const int dim = int(m_.shape.head_dim);
+  const size_t row = size_t(i * m_.limits.max_tokens + token), dim = size_t(m_.shape.head_dim);
   const float* k = m_.k + row * m_.kv_stride;
+  const float* v = m_.v + row * m_.kv_stride;
   add_biases(step, i, token);
   turn_heads(step, i, token);
   const int32_t position = m_.batch.positions[size_t(token)];
-  const int32_t page = m_.batch.pages_of(token)[position / kPagePositions];
-  uint8_t* part = kv_part(step, i) + size_t(page) * m_.page_bytes;
-  const size_t at = size_t(position % kPagePositions);
-  if (w4())
-    store_halves(k, m_.v + row * m_.kv_stride, dim, at, reinterpret_cast<uint16_t*>(part));
-  else
-    store_floats(k, m_.v + row * m_.kv_stride, dim, at, reinterpret_cast<float*>(part));
-}
-
-void ThreadRun::store_halves(const float* k, const float* v, int dim, size_t at, uint16_t* part) {
-  uint16_t* column = reinterpret_cast<uint16_t*>(mine_.block);
-  kernels_.to_half(v, dim, part + size_t(dim) * (kPagePositions + at));
-  for (int d = 0; d < dim; d += 256) {
-    const int count = std::min(256, dim - d);
-    kernels_.to_half(k + d, count, column);
-    for (int e = 0; e < count; e++) part[size_t(d + e) * kPagePositions + at] = column[e];
+  const int32_t number = m_.batch.pages_of(token)[position / kPagePositions];
+  uint8_t* page = kv_part(step, i) + size_t(number) * m_.page_bytes;
+  const int at = int(position % kPagePositions);
+  if (m_.shape.nibble_kv()) {
+    even_heads(step, i, token);
+    const NibbleKv kv{int(dim), int(m_.shape.kv_bits / 4)};
+    kernels_.store_key(&kv, k, at, page);
+    kernels_.store_value(&kv, v, at, page);
+  } else if (m_.shape.kv_bits == 16) {
+    store_channels(k, v, dim, size_t(at), reinterpret_cast<uint16_t*>(page), to_half_bits);
+  } else {
+    store_channels(k, v, dim, size_t(at), reinterpret_cast<float*>(page), [](float x) { return x; });
   }
 }
 
@@ -90,12 +96,13 @@ void ThreadRun::attend(const Step& step, int64_t i, int64_t token, int first_hea
   const int64_t window = m_.shape.layer_features[size_t(step.layer)].window;
   args.first = window == 0 ? 0 : std::max(0, args.positions - int(window));
   args.soft_cap = m_.shape.score_cap;
+  args.planes = int(m_.shape.kv_bits / 4);
   args.scores = mine_.scores;
+  args.queries = mine_.queries;
   args.out = m_.attention_floats + row * m_.attention_stride + size_t(first_head) * dim;
-  if (w4())
-    kernels_.attention(&args);
-  else
-    kernels_.attention_float(&args);
+  (m_.shape.nibble_kv()      ? kernels_.attention_nibbles
+   : m_.shape.kv_bits == 16 ? kernels_.attention_half
+                            : kernels_.attention_float)(&args);
 }
 
 void ThreadRun::attend_all(const Step& step) {
@@ -106,14 +113,20 @@ void ThreadRun::attend_all(const Step& step) {
     const int64_t first = item % chunks * chunk, pair = pairs - 1 - item / chunks;
     attend(step, pair % int64_t(step.tile_count), pair / int64_t(step.tile_count), int(first),
            int(std::min(chunk, heads - first)));
-    if (chunks == 1) finish_attention(pair % int64_t(step.tile_count), pair / int64_t(step.tile_count));
+    if (chunks == 1) finish_attention(step, pair % int64_t(step.tile_count), pair / int64_t(step.tile_count));
   });
-  if (chunks > 1 && w4()) pool_.each(pairs, [&](int64_t pair) { finish_attention(pair / tokens_, pair % tokens_); });
+  if (chunks > 1 && w4()) pool_.each(pairs, [&](int64_t pair) { finish_attention(step, pair / tokens_, pair % tokens_); });
 }
 
-void ThreadRun::finish_attention(int64_t i, int64_t token) {
+void ThreadRun::finish_attention(const Step& step, int64_t i, int64_t token) {
+  if (!w4()) return;
   const int64_t row = i * m_.limits.max_tokens + token;
-  if (w4()) quantize_into(m_.attention_floats + size_t(row) * m_.attention_stride, m_.attention_out, row);
+  float* x = m_.attention_floats + size_t(row) * m_.attention_stride;
+  const float* a4 = reinterpret_cast<const float*>(tile(step, i).at + m_.attention_vectors.output_a4);
+  if (m_.shape.rotated_values())
+    return quantize_groups(x, a4, int64_t(m_.attention_stride) / kGroup, m_.attention_out, row, 0);
+  std::fill(x + m_.shape.tile_query_width(), x + m_.attention_stride, 0.0f);  // a rotation before wrote there
+  quantize_into(x, a4, m_.attention_out, row);
 }
 
 }  // namespace potluck

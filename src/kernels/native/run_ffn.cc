@@ -22,6 +22,8 @@ void ThreadRun::ffn_group(const Step& step, int64_t i, int64_t group) {
   const Picked picked = pick(step, i);
   const bool biased = m_.shape.gate_up_bias && step.op == Op::tiles;
   const float* bias = reinterpret_cast<const float*>(from.at + m_.ffn_vectors.gate_up_bias) + group * 64;
+  const TileVectors& vectors = step.op == Op::tiles ? m_.ffn_vectors : m_.expert_vectors;
+  const float* a4 = reinterpret_cast<const float*>(from.at + vectors.down_a4);
   by_token_chunks(picked.count, [&](int64_t first, int count) {
     int64_t input_row;
     const Rows inputs = picked_inputs(picked, first, count, &input_row);
@@ -35,10 +37,8 @@ void ThreadRun::ffn_group(const Step& step, int64_t i, int64_t group) {
       activate(rows, rows + 16, h);
       activate(rows + 32, rows + 48, h + 16);
       if (!w4()) continue;
-      uint8_t* at = m_.hidden.quantized.base + row * m_.hidden.quantized.stride;
-      float* scale = reinterpret_cast<float*>(at + m_.hidden.quantized.columns);
-      int32_t* offset = reinterpret_cast<int32_t*>(scale + m_.hidden.quantized.columns / 32);
-      kernels_.quantize(h, 1, reinterpret_cast<int8_t*>(at + group * kGroup), scale + group, offset + group);
+      if (m_.shape.hadamard != 0) kernels_.hadamard(h, 1);
+      quantize_groups(h, a4, 1, m_.hidden, int64_t(row), group);
     }
   });
 }

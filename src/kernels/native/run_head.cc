@@ -7,7 +7,8 @@ namespace potluck {
 void ThreadRun::head_begin() {
   pool_.each(int64_t(m_.batch.logit_rows.size()), [&](int64_t row) {
     const size_t token = size_t(m_.batch.logit_rows[size_t(row)]);
-    norm_into(m_.residual + token * width(), m_.final_norm(), m_.head_input, row);
+    float* x = norm_into(m_.residual + token * width(), m_.final_norm(), m_.head_input, row);
+    if (w4()) quantize_into(x, m_.head_a4(), m_.head_input, row);
   });
 }
 

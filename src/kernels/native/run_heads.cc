@@ -59,6 +59,21 @@ void ThreadRun::turn_heads(const Step& step, int64_t i, int64_t token) {
   turn(m_.k + row * m_.kv_stride, 1.0f);
 }
 
+void ThreadRun::even_heads(const Step& step, int64_t i, int64_t token) {
+  const size_t row = size_t(i * m_.limits.max_tokens + token), dim = size_t(m_.shape.head_dim);
+  const float* mean = vector_at(tile(step, i), m_.attention_vectors.key_mean);
+  float* q = m_.q + row * m_.q_stride;
+  float* k = m_.k + row * m_.kv_stride;
+  // Rotating both by H makes scores of these channels 32 times as large.
+  const size_t groups = dim / size_t(kGroup), rotated = groups * size_t(kGroup);
+  for (size_t d = 0; d < dim; d++) k[d] -= mean[d];
+  kernels_.hadamard(k, int(groups));
+  for (float* head = q; head < q + m_.shape.tile_query_width(); head += dim) {
+    kernels_.hadamard(head, int(groups));
+    for (size_t d = 0; d < rotated; d++) head[d] *= 1.0f / 32.0f;
+  }
+}
+
 // --- one norm over all heads: sums of squares travel as integers, as all sums do ---
 
 constexpr double kSquareUnits = 0x1p30;

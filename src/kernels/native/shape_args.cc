@@ -23,7 +23,7 @@ const Field kFields[] = {
     {"layers", 1, 4096},
     {"queryHeads", 1, 4096},
     {"kvHeads", 1, 4096},
-    {"headDim", 2, 4096},
+    {"headDim", 2, 1024},
     {"ffnWidth", 1, 1 << 20},
     {"vocabulary", 1, 1 << 24},
     {"context", 1, 1 << 24},
@@ -31,6 +31,8 @@ const Field kFields[] = {
     {"partsPerKvHead", 1, 4096},
     {"ffnColumns", 32, 1 << 20},
     {"headRows", 16, 1 << 24},
+    {"hadamard", 0, 32},
+    {"kvBits", 4, 32},
     {"norms.input", 0, 1},
     {"norms.output", 0, 1},
     {"norms.queryKey", 0, 2},
@@ -106,6 +108,10 @@ bool consistent(napi_env env, const ModelShape& s) {
     throw_range(env, "ffnColumns", "is not a multiple of 32");
   else if (s.head_rows % 16 != 0)
     throw_range(env, "headRows", "is not a multiple of 16");
+  else if (s.hadamard != 0 && (s.hadamard != 32 || s.weights != Weights::w4))
+    throw_range(env, "hadamard", "is not 0, or 32 with w4 weights");
+  else if (s.kv_bits != 4 && s.kv_bits != 8 && s.kv_bits != 16 && s.kv_bits != 32)
+    throw_range(env, "kvBits", "is not 4, 8, 16 or 32");
   else if (!consistent_features(s))
     throw_range(env, "numbers", "features of rotations, layers or experts contradict each other");
   else
@@ -131,7 +137,7 @@ bool read_shape(napi_env env, napi_value numbers, ModelShape* s, ModelLimits* li
                          &s->vocabulary, &s->context})
     *field = integer();
   s->norm_epsilon = real();
-  for (int64_t* field : {&s->parts_per_kv_head, &s->ffn_columns, &s->head_rows}) *field = integer();
+  for (int64_t* field : {&s->parts_per_kv_head, &s->ffn_columns, &s->head_rows, &s->hadamard, &s->kv_bits}) *field = integer();
   s->input_norms = integer();
   s->output_norms = integer();
   s->query_key_norm = QueryKeyNorm(integer());
@@ -183,12 +189,13 @@ napi_value tile_shape_call(napi_env env, napi_callback_info info) {
       const Panel& p = panels.panel[i];
       add({p.offset, p.rows, p.padded_rows, p.columns, p.padded_columns, p.bytes});
     }
-    add({v.query_bias, v.key_bias, v.value_bias, v.query_norm, v.key_norm, v.gate_up_bias});
+    add({v.query_bias, v.key_bias, v.value_bias, v.query_norm, v.key_norm, v.gate_up_bias, v.key_mean, v.output_a4,
+         v.down_a4});
   }
   const ConstantsLayout c(s);
   add({s.padded_vocabulary(), s.kv_page_bytes(limits.attention_tiles), c.attention_norm, c.ffn_norm, c.attention_scale,
-       c.ffn_scale, c.attention_output_norm, c.ffn_output_norm, c.output_bias, c.down_bias, c.router, c.layer_floats,
-       c.final_norm, c.floats});
+       c.ffn_scale, c.attention_output_norm, c.ffn_output_norm, c.output_bias, c.down_bias, c.router, c.attention_in_a4,
+       c.ffn_in_a4, c.layer_floats, c.final_norm, c.head_in_a4, c.floats});
   napi_value buffer, result;
   void* data;
   if (napi_create_arraybuffer(env, out.size() * 8, &data, &buffer) != napi_ok ||

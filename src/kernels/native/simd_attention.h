@@ -1,11 +1,283 @@
-// Attention of one token over pages of keys and values, over the lanes of simd_kernels.h.
+// Attention of one token over pages of keys and values, over the lanes of simd_kernels.h and w4_group (simd_matmul.h).
 #pragma once
+#include "nibble_kv.h"
 #include "simd_kernels.h"
 
 namespace potluck {
 namespace {
 
-// How keys and values are stored.
+// --- what all stores share ---
+
+// The key positions of a block of 16 that are looked at, as lanes: of positions from `start`.
+struct Lookout {
+  int low, high;
+  Lookout(const AttentionArgs& a, int start)
+      : low(a.first > start ? a.first - start : 0), high(least(16, a.positions - start)) {}
+  bool all() const { return low == 0 && high == 16; }
+  // v where it is looked at, else `other`.
+  F keep(F v, F other) const {
+    if (all()) return v;
+    if (low >= 16 || high <= 0) return other;
+    return Lanes::select(Lanes::first(low), other, Lanes::select(Lanes::first(high), v, other));
+  }
+};
+
+inline F capped(F score, float cap) { return cap > 0 ? cap_lanes(score, cap) : score; }
+
+// The largest of the scores of one head that are looked at; a NaN is passed over.
+inline float largest_score(const AttentionArgs& a, const float* scores) {
+  const F lowest = Lanes::set1(-__builtin_inff());
+  F most = lowest;
+  const int start = a.first_page() * kPage, count = int(a.score_stride());
+  for (int t = 0; t < count; t += 16)
+    most = Lanes::max(Lookout(a, start + t).keep(Lanes::load(scores + t), lowest), most);
+  float lanes[16];
+  Lanes::store(lanes, most);
+  float top = lanes[0];
+  for (int l = 1; l < 16; l++) top = lanes[l] > top ? lanes[l] : top;
+  return top;
+}
+
+// exp(score - most) of 16 positions from `start`, zero where none is looked at.
+inline F softened(const AttentionArgs& a, const float* scores, F most, int start) {
+  return Lookout(a, start).keep(exp_lanes(Lanes::sub(Lanes::load(scores), most)), Lanes::set1(0.0f));
+}
+
+template <class Store>
+void attention(const AttentionArgs* a) {
+  int head = 0;
+  for (; head + 4 <= a->heads; head += 4) Store::template attend<4>(*a, head);
+  const int rest = a->heads - head;
+  if (rest == 3) Store::template attend<3>(*a, head);
+  if (rest == 2) Store::template attend<2>(*a, head);
+  if (rest == 1) Store::template attend<1>(*a, head);
+}
+
+// --- nibbles ---
+
+constexpr int kMostHeadLanes = 64;  // a head of 1024 channels
+
+// The scale with the least squared error for the steps that `scale` gives; `scale` where all steps are 0.
+inline float fitted(const F* x, int vectors, float scale, float low, float high) {
+  const F inverse = Lanes::set1(scale == 0 ? 0.0f : 1.0f / scale);
+  F products = Lanes::set1(0.0f), squares = products;
+  for (int i = 0; i < vectors; i++) {
+    const F v = steps(Lanes::mul(x[i], inverse), low, high);
+    products = Lanes::fma(x[i], v, products);
+    squares = Lanes::fma(v, v, squares);
+  }
+  const float square = fold(squares);
+  return square > 0 ? fold(products) / square : scale;
+}
+
+// The bits of the scale of n values (a half; a NaN where there is none), and its inverse. x: [vectors].
+inline uint16_t choose_kv_scale(const F* x, int vectors, int levels, float* inverse) {
+  I magnitude = magnitudes(x[0]);
+  for (int i = 1; i < vectors; i++) magnitude = Lanes::max_int(magnitude, magnitudes(x[i]));
+  const float amax = float_of(Lanes::reduce_max_int(magnitude));
+  *inverse = __builtin_nanf("");
+  if (!(amax < kKvMost)) return 0x7e00;
+  int tops = 0;
+  for (int i = 0; i < vectors; i++) tops += Lanes::count(Lanes::eq(x[i], Lanes::set1(amax)));
+  const float far = tops > 0 ? amax : -amax;
+  const float low = -float(levels), high = float(levels - 1);
+  uint16_t best = 0x7e00;
+  float least = __builtin_inff();
+  for (int c = 0; c < (levels == 8 ? kKvCandidates : 1); c++) {
+    const float first = far / -(levels == 8 ? kKvTargets4[c] : kKvTarget8);
+    uint16_t half[16];
+    Lanes::store_half_n(half, Lanes::set1(levels == 8 ? fitted(x, vectors, first, low, high) : first), 16);
+    const F scale = Lanes::load_half(half);
+    float one[16];
+    Lanes::store(one, scale);
+    const float by = one[0] == 0 ? 0.0f : 1.0f / one[0];
+    const F minus = Lanes::mul(scale, Lanes::set1(-1.0f));
+    F s = Lanes::set1(0.0f);
+    for (int i = 0; i < vectors; i++) {
+      const F rest = Lanes::fma(steps(Lanes::mul(x[i], Lanes::set1(by)), low, high), minus, x[i]);
+      s = Lanes::fma(rest, rest, s);
+    }
+    const float error = fold(s);
+    if (error < least) {
+      least = error;
+      best = half[0];
+      *inverse = by;
+    }
+  }
+  return best;
+}
+
+// Loads n values into vectors, zeros behind them; steps of them: [16 * vectors].
+inline int load_head(const float* from, int n, F* x) {
+  int vectors = 0;
+  for (int i = 0; i < n; i += 16) x[vectors++] = Lanes::load_n(from + i, least(16, n - i));
+  return vectors;
+}
+
+inline void kv_steps(const F* x, int vectors, int levels, float inverse, int32_t* out) {
+  for (int i = 0; i < vectors; i++) {
+    const F v = steps(Lanes::mul(x[i], Lanes::set1(inverse)), -float(levels), float(levels - 1));
+    Lanes::store_int_n(out + i * 16, Lanes::to_int(v), 16);
+  }
+}
+
+void store_key(const NibbleKv* kv, const float* key, int at, uint8_t* page) {
+  uint8_t* block = page + size_t(at / kKeyBlock) * kv->key_block_bytes();
+  const int row = at % kKeyBlock;
+  for (int g = 0; g < int(kv->groups()); g++, block += kv->group_bytes()) {
+    F x[2] = {Lanes::set1(0.0f), Lanes::set1(0.0f)};
+    load_head(key + g * 32, least(32, kv->head_dim - g * 32), x);
+    float inverse;
+    const uint16_t scale = choose_kv_scale(x, 2, levels_of(*kv), &inverse);
+    __builtin_memcpy(block + kv->plane_bytes() + size_t(row) * 2, &scale, 2);
+    int32_t steps_of[32];
+    kv_steps(x, 2, levels_of(*kv), inverse, steps_of);
+    for (int i = 0; i < 32; i++) put_step(*kv, block, row, i, steps_of[i]);
+  }
+}
+
+void store_value(const NibbleKv* kv, const float* value, int at, uint8_t* page) {
+  F x[kMostHeadLanes];
+  const int vectors = load_head(value, kv->head_dim, x);
+  float inverse;
+  const uint16_t scale = choose_kv_scale(x, vectors, levels_of(*kv), &inverse);
+  __builtin_memcpy(page + kv->value_scales_at() + size_t(at) * 2, &scale, 2);
+  int32_t steps_of[kMostHeadLanes * 16];
+  kv_steps(x, vectors, levels_of(*kv), inverse, steps_of);
+  for (int d = 0; d < kv->head_dim; d++)
+    put_step(*kv, page + kv->values_at() + size_t(d / 16) * kv->plane_bytes(), d % 16, at, steps_of[d]);
+}
+
+// The exact sums of P planes: (16 * high + low - 128) * q is 16 * (high - 8) * q + (low - 8) * q + 8 * q, and bias is -8 times
+// the sum of q.
+template <int P, int T, class Use>
+inline void plane_group(const uint8_t* planes, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
+  if (P == 1) {
+    w4_group<T>(planes, q, bias, stride, use);
+    return;
+  }
+  I high[T];
+  w4_group<T>(planes, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) { high[t] = sum; });
+  w4_group<T>(planes + 256, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) {
+    int32_t of;
+    __builtin_memcpy(&of, bias + size_t(t) * stride, 4);
+    use(t, Lanes::sub_int(Lanes::add_int(Lanes::shift_left_4(high[t]), sum), Lanes::set1_int(of)));
+  });
+}
+
+// Weights of the values of one page of one head, in place of its 32 scores: int8 [32], float scale, int32 bias.
+constexpr size_t kWeightScaleAt = 32, kWeightBiasAt = 36;
+
+template <int P>
+struct Nibbles {
+  // Queries [T] as rows of QuantizedRows in a.queries; returns from row to row.
+  template <int T>
+  static size_t quantize_queries(const AttentionArgs& a, const NibbleKv& kv, int head) {
+    const size_t columns = kv.groups() * 32, stride = quantized_row_bytes(columns);
+    for (int t = 0; t < T; t++) {
+      uint8_t* row = a.queries + size_t(t) * stride;
+      const float* q = a.q + size_t(head + t) * size_t(a.head_dim);
+      float* scales = reinterpret_cast<float*>(row + columns);
+      int32_t* biases = reinterpret_cast<int32_t*>(scales + kv.groups());
+      for (int g = 0; g < int(kv.groups()); g++) {
+        F x[2] = {Lanes::set1(0.0f), Lanes::set1(0.0f)};
+        load_head(q + g * 32, least(32, a.head_dim - g * 32), x);
+        quantize8_group(x[0], x[1], reinterpret_cast<int8_t*>(row + g * 32), scales + g, biases + g);
+      }
+    }
+    return stride;
+  }
+
+  // Scores of T heads with a block of 16 keys.
+  template <int T>
+  static void score_block(const AttentionArgs& a, const NibbleKv& kv, const uint8_t* block, size_t stride, float* scores) {
+    const size_t columns = kv.groups() * 32;
+    const uint8_t* scales = a.queries + columns;
+    const uint8_t* biases = scales + kv.groups() * 4;
+    F acc[T];
+    for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
+    for (size_t g = 0; g < kv.groups(); g++, block += P * 256 + 32) {
+      const F key_scales = Lanes::load_half(block + P * 256);
+      plane_group<P, T>(block, a.queries + g * 32, biases + g * 4, stride, [&](int t, I sum) __attribute__((always_inline)) {
+        float scale;
+        __builtin_memcpy(&scale, scales + size_t(t) * stride + g * 4, 4);
+        acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(key_scales, Lanes::set1(scale)), acc[t]);
+      });
+    }
+    for (int t = 0; t < T; t++) Lanes::store(scores + size_t(t) * a.score_stride(), capped(acc[t], a.soft_cap));
+  }
+
+  // Scores of one head become the weights of the pages' values; returns the sum of exp.
+  static float weigh(const AttentionArgs& a, const NibbleKv& kv, float* scores) {
+    const F most = Lanes::set1(largest_score(a, scores)), zero = Lanes::set1(0.0f);
+    F sum = zero;
+    for (int page = a.first_page(); page < a.past_page(); page++, scores += kPage) {
+      const uint8_t* scales = page_at(a, page) + kv.value_scales_at();
+      F w[2];
+      for (int b = 0; b < 2; b++) {
+        const int start = page * kPage + b * 16;
+        const F p = softened(a, scores + b * 16, most, start);
+        sum = Lanes::add(sum, p);
+        w[b] = Lookout(a, start).keep(Lanes::mul(p, Lanes::load_half(scales + b * 32)), zero);
+      }
+      uint8_t* to = reinterpret_cast<uint8_t*>(scores);
+      quantize8_group(w[0], w[1], reinterpret_cast<int8_t*>(to), reinterpret_cast<float*>(to + kWeightScaleAt),
+                      reinterpret_cast<int32_t*>(to + kWeightBiasAt));
+    }
+    return fold(sum);
+  }
+
+  // Values of D vectors of channels, from vector `d`, of T heads.
+  template <int T, int D>
+  static void mix(const AttentionArgs& a, const NibbleKv& kv, int head, size_t d, const float* sums) {
+    const size_t stride = a.score_stride() * 4;
+    const uint8_t* weights = reinterpret_cast<const uint8_t*>(a.scores);
+    F acc[D][T];
+    for (int e = 0; e < D; e++)
+      for (int t = 0; t < T; t++) acc[e][t] = Lanes::set1(0.0f);
+    for (int page = a.first_page(); page < a.past_page(); page++, weights += kPage * 4) {
+      const uint8_t* planes = page_at(a, page) + kv.values_at() + d * P * 256;
+      for (int e = 0; e < D; e++, planes += P * 256)
+        plane_group<P, T>(planes, weights, weights + kWeightBiasAt, stride, [&](int t, I sum) __attribute__((always_inline)) {
+          float scale;
+          __builtin_memcpy(&scale, weights + size_t(t) * stride + kWeightScaleAt, 4);
+          acc[e][t] = Lanes::fma(Lanes::to_float(sum), Lanes::set1(scale), acc[e][t]);
+        });
+    }
+    for (int t = 0; t < T; t++)
+      for (int e = 0; e < D; e++) {
+        const int channel = int(d + size_t(e)) * 16;
+        Lanes::store_n(a.out + size_t(head + t) * size_t(a.head_dim) + channel,
+                       Lanes::div(acc[e][t], Lanes::set1(sums[t])), least(16, a.head_dim - channel));
+      }
+  }
+
+  template <int T>
+  static void attend(const AttentionArgs& a, int head) {
+    const NibbleKv kv{a.head_dim, P};
+    const size_t stride = quantize_queries<T>(a, kv, head);
+    for (int page = a.first_page(); page < a.past_page(); page++)
+      for (int b = 0; b < 2; b++)
+        score_block<T>(a, kv, page_at(a, page) + size_t(b) * kv.key_block_bytes(), stride,
+                       a.scores + (page - a.first_page()) * kPage + b * 16);
+    float sums[T];
+    for (int t = 0; t < T; t++) sums[t] = weigh(a, kv, a.scores + size_t(t) * a.score_stride());
+    const size_t vectors = size_t(a.head_dim + 15) / 16;
+    size_t d = 0;
+    for (; d + 4 <= vectors; d += 4) mix<T, 4>(a, kv, head, d, sums);
+    for (; d < vectors; d++) mix<T, 1>(a, kv, head, d, sums);
+  }
+};
+
+void attention_nibbles(const AttentionArgs* a) {
+  if (a->planes == 1)
+    attention<Nibbles<1>>(a);
+  else
+    attention<Nibbles<2>>(a);
+}
+
+// --- halves and floats ---
+
 struct HalfKv {
   static constexpr size_t bytes = 2;
   static F load(const uint8_t* at) { return Lanes::load_half(at); }
@@ -15,121 +287,87 @@ struct FloatKv {
   static F load(const uint8_t* at) { return Lanes::load(reinterpret_cast<const float*>(at)); }
 };
 
-inline const uint8_t* page_at(const AttentionArgs& a, int page) {
-  return a.kv + size_t(a.pages[page]) * a.page_bytes;
-}
-
-inline size_t score_stride(const AttentionArgs& a) { return size_t((a.positions + 15) / 16 * 16); }
-
-// Scores of H heads (from `head`) with the keys of P pages.
-template <class Kv, int H, int P>
-inline void score_pages(const AttentionArgs& a, int head, int page) {
-  const size_t dim = size_t(a.head_dim), stride = score_stride(a);
-  const float* q = a.q + size_t(head) * dim;
-  const uint8_t* keys[P];
-  for (int p = 0; p < P; p++) keys[p] = page_at(a, page + p);
-  F acc[H][P];
-  for (int h = 0; h < H; h++)
-    for (int p = 0; p < P; p++) acc[h][p] = Lanes::set1(0.0f);
-  for (size_t d = 0; d < dim; d++) {
-    F k[P];
-    for (int p = 0; p < P; p++) k[p] = Kv::load(keys[p] + d * 16 * Kv::bytes);
-    for (int h = 0; h < H; h++) {
-      const F qs = Lanes::set1(q[size_t(h) * dim + d]);
-      for (int p = 0; p < P; p++) acc[h][p] = Lanes::fma(qs, k[p], acc[h][p]);
-    }
-  }
-  for (int h = 0; h < H; h++)
-    for (int p = 0; p < P; p++) Lanes::store(a.scores + size_t(h) * stride + size_t(page + p) * 16, acc[h][p]);
-}
-
-// v in the lanes of keys first .. positions - 1 of the 16 that begin with key t, elsewhere `otherwise`.
-inline F in_sight(F v, int t, const AttentionArgs& a, F otherwise) {
-  if (a.positions - t < 16) v = Lanes::select(Lanes::first(a.positions - t), v, otherwise);
-  if (a.first > t) v = Lanes::select(Lanes::first(a.first - t), otherwise, v);
-  return v;
-}
-
-// Scores of the keys looked at become exp(score - max), those beside them in their pages zero; returns their sum.
-inline float softmax(const AttentionArgs& a, float* scores) {
-  const int begin = a.first / 16 * 16;
-  const F lowest = Lanes::set1(-__builtin_inff());
-  F most = lowest;
-  for (int t = begin; t < a.positions; t += 16) {
-    F s = Lanes::load(scores + t);
-    if (a.soft_cap > 0) {
-      s = cap_lanes(s, a.soft_cap);
-      Lanes::store(scores + t, s);
-    }
-    most = Lanes::max(in_sight(s, t, a, lowest), most);
-  }
-  float lanes[16];
-  Lanes::store(lanes, most);
-  float top = lanes[0];
-  for (int l = 1; l < 16; l++) top = lanes[l] > top ? lanes[l] : top;
-  const F m = Lanes::set1(top);
-  F sum = Lanes::set1(0.0f);
-  for (int t = begin; t < a.positions; t += 16) {
-    const F p = in_sight(exp_lanes(Lanes::sub(Lanes::load(scores + t), m)), t, a, Lanes::set1(0.0f));
-    Lanes::store(scores + t, p);
-    sum = Lanes::add(sum, p);
-  }
-  return fold(sum);
-}
-
-// Values of D vectors of channels (from channel `d`) for H heads.
-template <class Kv, int H, int D>
-inline void weigh_values(const AttentionArgs& a, int head, size_t d, const float* sums) {
-  const size_t dim = size_t(a.head_dim), stride = score_stride(a);
-  F acc[H][D];
-  for (int h = 0; h < H; h++)
-    for (int e = 0; e < D; e++) acc[h][e] = Lanes::set1(0.0f);
-  for (int t = a.first / 16 * 16; t < a.positions; t += 16) {
-    const uint8_t* values = page_at(a, t / 16) + (dim * 16 + d) * Kv::bytes;
-    const int count = least(16, a.positions - t);
-    for (int j = a.first > t ? a.first - t : 0; j < count; j++) {
-      F v[D];
-      for (int e = 0; e < D; e++) v[e] = Kv::load(values + (size_t(j) * dim + size_t(e) * 16) * Kv::bytes);
-      for (int h = 0; h < H; h++) {
-        const F p = Lanes::set1(a.scores[size_t(h) * stride + size_t(t + j)]);
-        for (int e = 0; e < D; e++) acc[h][e] = Lanes::fma(p, v[e], acc[h][e]);
+// A page is the keys of 2 blocks, [head_dim, 16 positions] each, and the values, [32 positions, head_dim].
+template <class Kv>
+struct Channels {
+  // Scores of T heads with both blocks of a page.
+  template <int T>
+  static void score_page(const AttentionArgs& a, int head, const uint8_t* keys, float* scores) {
+    const size_t dim = size_t(a.head_dim), block = dim * kKeyBlock * Kv::bytes;
+    const float* q = a.q + size_t(head) * dim;
+    F acc[T][2];
+    for (int t = 0; t < T; t++) acc[t][0] = acc[t][1] = Lanes::set1(0.0f);
+    for (size_t d = 0; d < dim; d++) {
+      const F k[2] = {Kv::load(keys + d * kKeyBlock * Kv::bytes), Kv::load(keys + block + d * kKeyBlock * Kv::bytes)};
+      for (int t = 0; t < T; t++) {
+        const F qs = Lanes::set1(q[size_t(t) * dim + d]);
+        for (int b = 0; b < 2; b++) acc[t][b] = Lanes::fma(qs, k[b], acc[t][b]);
       }
     }
+    for (int t = 0; t < T; t++)
+      for (int b = 0; b < 2; b++)
+        Lanes::store(scores + size_t(t) * a.score_stride() + size_t(b) * 16, capped(acc[t][b], a.soft_cap));
   }
-  for (int h = 0; h < H; h++)
-    for (int e = 0; e < D; e++) {
-      const size_t channel = d + size_t(e) * 16;
-      Lanes::store_n(a.out + size_t(head + h) * dim + channel, Lanes::div(acc[h][e], Lanes::set1(sums[h])),
-                     least(16, int(dim - channel)));
+
+  // Scores of one head become exp(score - max); returns their sum.
+  static float weigh(const AttentionArgs& a, float* scores) {
+    const F most = Lanes::set1(largest_score(a, scores));
+    F sum = Lanes::set1(0.0f);
+    const int start = a.first_page() * kPage, count = int(a.score_stride());
+    for (int t = 0; t < count; t += 16) {
+      const F p = softened(a, scores + t, most, start + t);
+      Lanes::store(scores + t, p);
+      sum = Lanes::add(sum, p);
     }
-}
+    return fold(sum);
+  }
 
-template <class Kv, int H>
-inline void attend_heads(const AttentionArgs& a, int head) {
-  constexpr bool kMany = Lanes::kRegisters >= 32;
-  constexpr int P = kMany ? (H <= 2 ? 4 : 2) : (H == 1 ? 4 : H == 2 ? 2 : 1);
-  constexpr int D = kMany ? 4 : H <= 2 ? 2 : 1;
-  const int pages = (a.positions + 15) / 16;
-  int page = a.first / 16;
-  for (; page + P <= pages; page += P) score_pages<Kv, H, P>(a, head, page);
-  for (; page < pages; page++) score_pages<Kv, H, 1>(a, head, page);
-  float sums[H];
-  for (int h = 0; h < H; h++) sums[h] = softmax(a, a.scores + size_t(h) * score_stride(a));
-  const size_t dim = size_t(a.head_dim);
-  size_t d = 0;
-  for (; d + D * 16 <= dim; d += D * 16) weigh_values<Kv, H, D>(a, head, d, sums);
-  for (; d < dim; d += 16) weigh_values<Kv, H, 1>(a, head, d, sums);
-}
+  // Values of D vectors of channels (from channel `d`) for T heads.
+  template <int T, int D>
+  static void mix(const AttentionArgs& a, int head, size_t d, const float* sums) {
+    const size_t dim = size_t(a.head_dim), stride = a.score_stride();
+    F acc[T][D];
+    for (int t = 0; t < T; t++)
+      for (int e = 0; e < D; e++) acc[t][e] = Lanes::set1(0.0f);
+    for (int page = a.first_page(); page < a.past_page(); page++) {
+      const uint8_t* values = page_at(a, page) + (dim * kPage + d) * Kv::bytes;
+      const int start = page * kPage, from = a.first > start ? a.first - start : 0;
+      const int to = least(kPage, a.positions - start);
+      for (int j = from; j < to; j++) {
+        F v[D];
+        for (int e = 0; e < D; e++) v[e] = Kv::load(values + (size_t(j) * dim + size_t(e) * 16) * Kv::bytes);
+        for (int t = 0; t < T; t++) {
+          const F p = Lanes::set1(a.scores[size_t(t) * stride + size_t(start - a.first_page() * kPage + j)]);
+          for (int e = 0; e < D; e++) acc[t][e] = Lanes::fma(p, v[e], acc[t][e]);
+        }
+      }
+    }
+    for (int t = 0; t < T; t++)
+      for (int e = 0; e < D; e++) {
+        const size_t channel = d + size_t(e) * 16;
+        Lanes::store_n(a.out + size_t(head + t) * dim + channel, Lanes::div(acc[t][e], Lanes::set1(sums[t])),
+                       least(16, int(dim - channel)));
+      }
+  }
 
-template <class Kv>
-void attention(const AttentionArgs* a) {
-  int head = 0;
-  for (; head + 4 <= a->heads; head += 4) attend_heads<Kv, 4>(*a, head);
-  const int rest = a->heads - head;
-  if (rest == 3) attend_heads<Kv, 3>(*a, head);
-  if (rest == 2) attend_heads<Kv, 2>(*a, head);
-  if (rest == 1) attend_heads<Kv, 1>(*a, head);
-}
+  template <int T>
+  static void attend(const AttentionArgs& a, int head) {
+    constexpr int D = Lanes::kRegisters >= 32 ? 4 : T <= 2 ? 2 : 1;
+    for (int page = a.first_page(); page < a.past_page(); page++)
+      score_page<T>(a, head, page_at(a, page), a.scores + (page - a.first_page()) * kPage);
+    float sums[T];
+    for (int t = 0; t < T; t++) sums[t] = weigh(a, a.scores + size_t(t) * a.score_stride());
+    const size_t dim = size_t(a.head_dim);
+    size_t d = 0;
+    for (; d + D * 16 <= dim; d += D * 16) mix<T, D>(a, head, d, sums);
+    for (; d < dim; d += 16) mix<T, 1>(a, head, d, sums);
+  }
+};
 
 }  // namespace
 }  // namespace potluck
+
+// What follows the name in a Kernels.
+#define POTLUCK_SIMD_KERNELS                                                                                          \
+  w4_matmul, bf16_matmul, quantize8, quantize4, hadamard, rmsnorm, rope, exp_many, silu_mul, gelu_mul, soft_cap,     \
+      add_fixed, add_residual, store_key, store_value, attention_nibbles, attention<Channels<HalfKv>>, attention<Channels<FloatKv>>

@@ -4,9 +4,10 @@
 //   kRegisters         how many F fit the register file
 //   load, load_n, store, store_n, set1, add, sub, mul, div, fma, max (a > b ? a : b), min (a < b ? a : b), rint
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
-//   lt, le, both, select, count (how many are true), first (lanes 0 .. n - 1)
+//   lt, le, eq, both, select, count (how many are true), first (lanes 0 .. n - 1)
 //   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int_n, store_int_n, add_int, and_int,
-//   max_int, shift_left_23, set1_int, reduce_max_int, reduce_add_int, store_int8
+//   sub_int, max_int, shift_left_4, shift_left_23, set1_int, reduce_max_int, reduce_add_int, store_int8,
+//   butterfly<H> (lanes i and i + H, for each i without bit H, become their sum and difference)
 // and here is what docs/numerics.md says, in the order of reference.cc.
 #pragma once
 #include "constants.h"
@@ -82,22 +83,57 @@ void soft_cap(float* x, int n, float cap) {
   }
 }
 
-void quantize(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
-  const I magnitude = Lanes::set1_int(0x7fffffff);
+inline I magnitudes(F a) { return Lanes::and_int(Lanes::bits(a), Lanes::set1_int(0x7fffffff)); }
+
+inline float float_of(int32_t bits) {
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+}
+
+inline F steps(F x, float low, float high) {
+  return Lanes::min(Lanes::max(Lanes::rint(x), Lanes::set1(low)), Lanes::set1(high));
+}
+
+// One group of 32, from a and b, with the inverse of its scale.
+inline void store_steps(F a, F b, float inverse, float low, float high, int8_t* q, int32_t* bias) {
+  const F by = Lanes::set1(inverse);
+  const I qa = Lanes::to_int(steps(Lanes::mul(a, by), low, high));
+  const I qb = Lanes::to_int(steps(Lanes::mul(b, by), low, high));
+  Lanes::store_int8(q, qa);
+  Lanes::store_int8(q + 16, qb);
+  *bias = -8 * Lanes::reduce_add_int(Lanes::add_int(qa, qb));
+}
+
+inline void quantize8_group(F a, F b, int8_t* q, float* scale, int32_t* bias) {
+  const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
+  *scale = amax / 127.0f;
+  store_steps(a, b, amax < kQuantizeLeast ? 0.0f : 127.0f / amax, -127.0f, 127.0f, q, bias);
+}
+
+void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+  for (int g = 0; g < groups; g++, x += 32, q += 32)
+    quantize8_group(Lanes::load(x), Lanes::load(x + 16), q, scale + g, bias + g);
+}
+
+void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
   for (int g = 0; g < groups; g++, x += 32, q += 32) {
     const F a = Lanes::load(x), b = Lanes::load(x + 16);
-    const I most = Lanes::max_int(Lanes::and_int(Lanes::bits(a), magnitude), Lanes::and_int(Lanes::bits(b), magnitude));
-    const int32_t amax_bits = Lanes::reduce_max_int(most);
-    float amax;
-    __builtin_memcpy(&amax, &amax_bits, 4);
-    scale[g] = amax / 127.0f;
-    const F inverse = Lanes::set1(amax < kQuantizeLeast ? 0.0f : 127.0f / amax);
-    const F low = Lanes::set1(-127.0f), high = Lanes::set1(127.0f);
-    const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::rint(Lanes::mul(a, inverse)), low), high));
-    const I qb = Lanes::to_int(Lanes::min(Lanes::max(Lanes::rint(Lanes::mul(b, inverse)), low), high));
-    Lanes::store_int8(q, qa);
-    Lanes::store_int8(q + 16, qb);
-    bias[g] = -8 * Lanes::reduce_add_int(Lanes::add_int(qa, qb));
+    const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
+    const F top = Lanes::set1(amax);
+    const float far = Lanes::count(Lanes::eq(a, top)) + Lanes::count(Lanes::eq(b, top)) > 0 ? amax : -amax;
+    scale[g] = far / -8.0f;
+    store_steps(a, b, amax < kQuantizeLeast ? 0.0f : -8.0f / far, -8.0f, 7.0f, q, bias + g);
+  }
+}
+
+void hadamard(float* x, int groups) {
+  for (int g = 0; g < groups; g++, x += 32) {
+    F a = Lanes::load(x), b = Lanes::load(x + 16);
+    a = Lanes::butterfly<8>(Lanes::butterfly<4>(Lanes::butterfly<2>(Lanes::butterfly<1>(a))));
+    b = Lanes::butterfly<8>(Lanes::butterfly<4>(Lanes::butterfly<2>(Lanes::butterfly<1>(b))));
+    Lanes::store(x, Lanes::add(a, b));
+    Lanes::store(x + 16, Lanes::sub(a, b));
   }
 }
 
@@ -151,11 +187,6 @@ void add_residual(float* residual, const int32_t* partial, const float* inverse,
     const F change = Lanes::mul(p, Lanes::load_n(inverse + i, count));
     Lanes::store_n(residual + i, Lanes::add(Lanes::load_n(residual + i, count), change), count);
   }
-}
-
-void to_half(const float* x, int n, uint16_t* y) {
-  for (int i = 0; i < n; i += 16)
-    Lanes::store_half_n(y + i, Lanes::load_n(x + i, least(16, n - i)), least(16, n - i));
 }
 
 }  // namespace

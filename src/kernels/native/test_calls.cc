@@ -59,8 +59,8 @@ class Arguments {
   size_t at_ = 0;
 };
 
-// testW4(kernel, panel: Uint8Array, blocks, columns, x: Float32Array [tokens, columns], tokens, out: Float32Array
-// [tokens, blocks * 16]); x is quantized by the reference.
+// testW4(kernel, panel: Uint8Array, blocks, columns, x: Float32Array [tokens, columns], tokens, bits (8 or 4), out:
+// Float32Array [tokens, blocks * 16]); x is quantized by the reference.
 napi_value test_w4(napi_env env, napi_callback_info info) {
   Arguments a(env, info);
   size_t n;
@@ -72,7 +72,7 @@ napi_value test_w4(napi_env env, napi_callback_info info) {
   }
   size_t x_count, out_count;
   float* x = a.floats(0, &x_count);
-  const int64_t tokens = a.integer(0, kTokenChunk);
+  const int64_t tokens = a.integer(0, kTokenChunk), bits = a.integer(4, 8);
   float* out = a.floats(size_t(tokens * blocks * 16), &out_count);
   if (!a.ok) return nullptr;
   if (x_count < size_t(tokens * columns)) {
@@ -85,8 +85,9 @@ napi_value test_w4(napi_env env, napi_callback_info info) {
   for (int64_t t = 0; t < tokens; t++) {
     uint8_t* row = base + size_t(t) * stride;
     float* scale = reinterpret_cast<float*>(row + columns);
-    kReferenceKernels.quantize(x + t * columns, int(columns / 32), reinterpret_cast<int8_t*>(row), scale,
-                               reinterpret_cast<int32_t*>(scale + columns / 32));
+    const auto quantize = bits == 4 ? kReferenceKernels.quantize4 : kReferenceKernels.quantize8;
+    quantize(x + t * columns, int(columns / 32), reinterpret_cast<int8_t*>(row), scale,
+             reinterpret_cast<int32_t*>(scale + columns / 32));
   }
   const QuantizedRows rows{base, stride, size_t(columns)};
   a.kernels->w4_matmul(panel, int(blocks), &rows, int(tokens), out, size_t(blocks * 16));
@@ -111,16 +112,26 @@ napi_value test_bf16(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// testQuantize(kernel, x [groups * 32], q: Int8Array, scale [groups], bias: Int32Array [groups])
+// testQuantize(kernel, x [groups * 32], bits (8 or 4), q: Int8Array, scale [groups], bias: Int32Array [groups])
 napi_value test_quantize(napi_env env, napi_callback_info info) {
   Arguments a(env, info);
   size_t n, any;
   float* x = a.floats(0, &n);
+  const int64_t bits = a.integer(4, 8);
   int8_t* q = a.array<int8_t>(napi_int8_array, n, &any);
   float* scale = a.floats(n / 32, &any);
   int32_t* bias = a.array<int32_t>(napi_int32_array, n / 32, &any);
   if (!a.ok) return nullptr;
-  a.kernels->quantize(x, int(n / 32), q, scale, bias);
+  (bits == 4 ? a.kernels->quantize4 : a.kernels->quantize8)(x, int(n / 32), q, scale, bias);
+  return nullptr;
+}
+
+// testHadamard(kernel, x [groups * 32]): in place.
+napi_value test_hadamard(napi_env env, napi_callback_info info) {
+  Arguments a(env, info);
+  size_t n;
+  float* x = a.floats(0, &n);
+  if (a.ok) a.kernels->hadamard(x, int(n / 32));
   return nullptr;
 }
 
@@ -226,46 +237,68 @@ napi_value test_residual(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// testHalf(kernel, x [n], y: Uint16Array [n])
-napi_value test_half(napi_env env, napi_callback_info info) {
+// testStoreKv(kernel, planes (1 or 2), key [headDim], value [headDim], at, page: Uint8Array): stores into the page.
+napi_value test_store_kv(napi_env env, napi_callback_info info) {
   Arguments a(env, info);
   size_t n, any;
-  float* x = a.floats(0, &n);
-  uint16_t* y = a.array<uint16_t>(napi_uint16_array, n, &any);
+  const int64_t planes = a.integer(1, 2);
+  float* key = a.floats(1, &n);
+  float* value = a.floats(n, &any);
+  const int64_t at = a.integer(0, kPage - 1);
+  const NibbleKv kv{int(n), int(planes)};
+  uint8_t* page = a.array<uint8_t>(napi_uint8_array, kv.bytes(), &any);
+  if (a.ok && n > 1024) {
+    throw_range(env, "key", "is too long");
+    return nullptr;
+  }
   if (!a.ok) return nullptr;
-  a.kernels->to_half(x, int(n), y);
+  a.kernels->store_key(&kv, key, int(at), page);
+  a.kernels->store_value(&kv, value, int(at), page);
   return nullptr;
 }
 
-// testAttention and testAttentionFloat(kernel, q [heads, headDim], heads, headDim, kv: Uint16Array or Float32Array [pages, 2, headDim * 16], pages: Int32Array,
-// positions, first, softCap, out [heads, headDim])
-template <class Kv>
+// testAttention(kernel, format (4, 8, 16 or 32 bits), q [heads, headDim], heads, headDim, kv: Uint8Array [pages, bytes of a
+// page], pages: Int32Array, first, positions, softCap, out [heads, headDim])
 napi_value test_attention(napi_env env, napi_callback_info info) {
-  constexpr bool kFloat = sizeof(Kv) == 4;
   Arguments a(env, info);
-  size_t n, kv_count, page_count, any;
+  size_t n, kv_bytes, page_count, any;
+  const int64_t format = a.integer(4, 32);
   float* q = a.floats(0, &n);
-  const int64_t heads = a.integer(1, 64), dim = a.integer(2, 4096);
-  Kv* kv = a.array<Kv>(kFloat ? napi_float32_array : napi_uint16_array, 0, &kv_count);
+  const int64_t heads = a.integer(1, 64), dim = a.integer(2, 1024);
+  uint8_t* kv = a.array<uint8_t>(napi_uint8_array, 0, &kv_bytes);
   int32_t* pages = a.array<int32_t>(napi_int32_array, 1, &page_count);
-  const int64_t positions = a.integer(1, int64_t(page_count) * 16), first = a.integer(0, positions - 1);
+  const int64_t positions = a.integer(1, int64_t(page_count) * kPage), first = a.integer(0, positions - 1);
   const float soft_cap = a.number();
   float* out = a.floats(size_t(heads * dim), &any);
   if (!a.ok) return nullptr;
-  const size_t page_channels = size_t(dim) * 32;
-  bool inside = n >= size_t(heads * dim);
-  for (size_t i = 0; i < page_count; i++)
-    inside = inside && pages[i] >= 0 && size_t(pages[i] + 1) * page_channels <= kv_count;
+  const NibbleKv nibbles{int(dim), int(format / 4)};
+  const size_t page_bytes = format <= 8 ? nibbles.bytes() : size_t(dim) * 2 * kPage * size_t(format / 8);
+  bool inside = n >= size_t(heads * dim) && (format == 4 || format == 8 || format == 16 || format == 32);
+  for (size_t i = 0; i < page_count; i++) inside = inside && pages[i] >= 0 && size_t(pages[i] + 1) * page_bytes <= kv_bytes;
   if (!inside) {
-    throw_range(env, "q or pages", "is out of range");
+    throw_range(env, "format, q or pages", "is out of range");
     return nullptr;
   }
-  std::vector<Kv> store(kv_count + 128);  // loads may read behind the last page
-  memcpy(store.data(), kv, kv_count * sizeof(Kv));
-  std::vector<float> scores(size_t(4 * round_up(positions, 16)));
-  const AttentionArgs args{q, int(heads), int(dim), reinterpret_cast<uint8_t*>(store.data()), page_channels * sizeof(Kv), pages,
-                           int(first), int(positions), soft_cap, scores.data(), out};
-  (kFloat ? a.kernels->attention_float : a.kernels->attention)(&args);
+  std::vector<uint8_t> store(kv, kv + kv_bytes), queries(kHeadsAtOnce * quantized_row_bytes(size_t(round_up(dim, 32))) + 64);
+  store.resize(kv_bytes + 128);  // loads may read behind the last page
+  std::vector<float> scores(size_t(kHeadsAtOnce * round_up(positions, kPage)));
+  AttentionArgs args{};
+  args.q = q;
+  args.heads = int(heads);
+  args.head_dim = int(dim);
+  args.kv = store.data();
+  args.page_bytes = page_bytes;
+  args.pages = pages;
+  args.first = int(first);
+  args.positions = int(positions);
+  args.soft_cap = soft_cap;
+  args.planes = int(format / 4);
+  args.scores = scores.data();
+  args.queries = queries.data();
+  args.out = out;
+  (format <= 8    ? a.kernels->attention_nibbles
+   : format == 16 ? a.kernels->attention_half
+                  : a.kernels->attention_float)(&args);
   return nullptr;
 }
 
@@ -280,9 +313,9 @@ bool register_test_calls(napi_env env, napi_value exports) {
          set_function(env, exports, "testSoftCap", test_soft_cap) &&
          set_function(env, exports, "testFixed", test_fixed) &&
          set_function(env, exports, "testResidual", test_residual) &&
-         set_function(env, exports, "testHalf", test_half) &&
-         set_function(env, exports, "testAttention", test_attention<uint16_t>) &&
-         set_function(env, exports, "testAttentionFloat", test_attention<float>);
+         set_function(env, exports, "testHadamard", test_hadamard) &&
+         set_function(env, exports, "testStoreKv", test_store_kv) &&
+         set_function(env, exports, "testAttention", test_attention);
 }
 
 }  // namespace potluck

@@ -28,11 +28,13 @@ class ThreadRun {
   void token_step(const Step& step, int64_t token);
   // Adds the sum of a half layer to the residual.
   void end(const Step& step, int64_t token);
-  // Writes the norm of x (x itself where weight is null) as row `row` of a panel's input; returns it as floats, which
-  // stay until the next call.
-  const float* norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
-  // x: [columns of the rows].
-  void quantize_into(const float* x, const Rows& rows, int64_t row);
+  // Writes the norm of x (x itself where weight is null), as floats: to the row of a bf16 panel's input, else to scratch.
+  // Returns where it is; quantize_into makes the row of a w4 panel's input of it.
+  float* norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
+  // x: [columns of the rows], rotated here. a4: for each 128 columns 1 for 4 bits, 0 for 8.
+  void quantize_into(float* x, const float* a4, const Rows& rows, int64_t row);
+  // The same of an x that is rotated already, or is not to be: `groups` groups of 32 columns, from `group` on.
+  void quantize_groups(const float* x, const float* a4, int64_t groups, const Rows& rows, int64_t row, int64_t group);
 
   // --- run_matrices.cc ---
 
@@ -58,13 +60,12 @@ class ThreadRun {
   uint8_t* kv_part(const Step& step, int64_t i) const {
     return m_.kv + tile(step, i).slot * m_.shape.kv_part_bytes();
   }
-  // Rotates q and k of a token, and stores k and v in its page. K part: [head_dim, 16 positions]; V part behind
-  // it: [16 positions, head_dim]; halves or floats.
+  // Makes q, k and v of a token ready, and stores k and v in its page. No two threads may store into one page at once:
+  // nibbles share bytes.
   void append(const Step& step, int64_t i, int64_t token);
-  void store_halves(const float* k, const float* v, int dim, size_t at, uint16_t* part);
   void attend(const Step& step, int64_t i, int64_t token, int first_head, int heads);
   void attend_all(const Step& step);
-  void finish_attention(int64_t i, int64_t token);
+  void finish_attention(const Step& step, int64_t i, int64_t token);
 
   // --- run_heads.cc: what happens to queries and keys before attention ---
 
@@ -73,6 +74,8 @@ class ThreadRun {
   // Norms and rotates q and k of a tile and token; q is scaled.
   void turn_heads(const Step& step, int64_t i, int64_t token);
   void norm_heads(const Step& step, int64_t i, int64_t token);
+  // What keys and queries need to be stored and met in few bits: no constant part, no channel that stands out.
+  void even_heads(const Step& step, int64_t i, int64_t token);
   // Sums of squares of the queries and of the keys of tiles, added to `partial`.
   void square_tiles(const Step& step);
   void square_norms(int64_t token);

@@ -25,7 +25,9 @@ constexpr int64_t kAlignment = 4096;
 constexpr int64_t kBlockRows = 16;
 constexpr int64_t kGroup = 32;
 constexpr int64_t kW4GroupBytes = 256 + 32;
-constexpr int64_t kPagePositions = 16;
+constexpr int64_t kPagePositions = 32;
+// Channels of an input whose activations share a level.
+constexpr int64_t kLevelChannels = 128;
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -53,6 +55,8 @@ struct ModelShape {
   int64_t width, layers, query_heads, kv_heads, head_dim, ffn_width, vocabulary, context;
   float norm_epsilon;
   int64_t parts_per_kv_head, ffn_columns, head_rows;
+  int64_t hadamard;  // inputs and weights of w4 panels are rotated in groups of this many channels: 0 (not) or 32
+  int64_t kv_bits;   // of a stored key or value channel: 4, 8, 16 (half) or 32 (float)
   bool input_norms, output_norms;
   QueryKeyNorm query_key_norm;
   bool query_key_value_bias, output_bias, gate_up_bias, down_bias;
@@ -89,6 +93,11 @@ struct ModelShape {
   // Floats that hold the router: a bf16 panel [experts, width].
   int64_t router_floats() const { return round_up(experts, kBlockRows) * round_up(width, kGroup) / 2; }
 
+  // Blocks of input channels whose activations have 4 or 8 bits each; bf16 panels have none.
+  int64_t level_blocks(int64_t columns) const {
+    return weights == Weights::w4 ? round_up(columns, kLevelChannels) / kLevelChannels : 0;
+  }
+
   // Bytes of one block of 16 rows of a panel with this many columns.
   int64_t block_bytes(int64_t columns) const {
     const int64_t groups = round_up(columns, kGroup) / kGroup;
@@ -99,10 +108,16 @@ struct ModelShape {
   }
 
   int64_t padded_vocabulary() const { return tile_count(TileKind::head) * head_rows; }
-  // Bytes of one stored key or value channel: halves for w4, floats for bf16 (which is for checking).
-  int64_t kv_channel_bytes() const { return weights == Weights::w4 ? 2 : 4; }
-  // A tile's part of a page: keys and values of kPagePositions positions.
-  int64_t kv_part_bytes() const { return 2 * kPagePositions * head_dim * kv_channel_bytes(); }
+  bool nibble_kv() const { return kv_bits <= 8; }
+  // Values come rotated out of their panel, and so fit the rotated columns of the output panel.
+  bool rotated_values() const { return hadamard != 0 && head_dim % hadamard == 0; }
+  // A tile's part of a page: keys and values of kPagePositions positions. Nibbles: see NibbleKv in kernels.h.
+  int64_t kv_part_bytes() const {
+    if (!nibble_kv()) return 2 * kPagePositions * head_dim * (kv_bits / 8);
+    const int64_t plane = kv_bits / 4 * 256;
+    const int64_t keys = 2 * (round_up(head_dim, kGroup) / kGroup) * (plane + 32);
+    return round_up(keys + round_up(head_dim, kBlockRows) / kBlockRows * plane + 2 * kPagePositions, 64);
+  }
   int64_t kv_page_bytes(int64_t attention_tiles) const { return attention_tiles * kv_part_bytes(); }
 };
 
@@ -130,11 +145,14 @@ class TileVectors {
         query_(s.tile_query_width()),
         normed_(s.query_key_norm == QueryKeyNorm::head ? dim_ : query_),
         rows_(2 * s.ffn_columns),
+        mean_(kind == TileKind::attention && s.nibble_kv() ? s.head_dim : 0),
+        output_(kind == TileKind::attention ? s.level_blocks(s.tile_query_width()) : 0),
+        down_(kind == TileKind::ffn || kind == TileKind::expert ? s.level_blocks(s.ffn_columns) : 0),
         at_(first) {}
 
  private:
   bool bias_ = false, norm_ = false, gate_up_ = false;
-  int64_t dim_ = 0, query_ = 0, normed_ = 0, rows_ = 0;
+  int64_t dim_ = 0, query_ = 0, normed_ = 0, rows_ = 0, mean_ = 0, output_ = 0, down_ = 0;
   int64_t at_ = 0;
   int64_t take(int64_t floats) {
     at_ += floats * 4;
@@ -148,6 +166,9 @@ class TileVectors {
   int64_t query_norm = take(norm_ ? normed_ : 0);
   int64_t key_norm = take(norm_ ? dim_ : 0);
   int64_t gate_up_bias = take(gate_up_ ? rows_ : 0);
+  int64_t key_mean = take(mean_);
+  int64_t output_a4 = take(output_);
+  int64_t down_a4 = take(down_);
   int64_t end = at_;
 };
 
@@ -176,10 +197,13 @@ class ConstantsLayout {
   int64_t output_bias = take(s_.output_bias ? s_.width : 0);
   int64_t down_bias = take(s_.down_bias ? s_.width : 0);
   int64_t router = take(s_.router_floats());
+  int64_t attention_in_a4 = take(s_.level_blocks(s_.width));
+  int64_t ffn_in_a4 = take(s_.level_blocks(s_.width));
   int64_t layer_floats = at_;
 
   int64_t final_norm = s_.layers * layer_floats;
-  int64_t floats = final_norm + s_.width;
+  int64_t head_in_a4 = final_norm + s_.width;
+  int64_t floats = head_in_a4 + s_.level_blocks(s_.width);
 };
 
 inline TilePanels tile_panels(const ModelShape& s, TileKind kind) {
