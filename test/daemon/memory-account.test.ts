@@ -38,7 +38,7 @@ const total = (account: object): number => Object.values(account).reduce((sum, n
 test('without a budget every tile fits, and the KV cache holds four full sequences', () => {
   const { account, kvPages } = accountMemory(input);
   expect(account.weights).toBe(20 << 20);
-  expect(kvPages).toBe((4 * 1024) / 16);
+  expect(kvPages).toBe((4 * 1024) / 32);
 });
 
 test.each([124, 140, 160, 200, 400].map(mib => mib << 20))(

@@ -116,7 +116,7 @@ describe('limits', () => {
     const { engine } = start({ context: 40 });
     const r = request(1, 30, { maxTokens: 1000 });
     expect(await collect(engine, r)).toEqual(expectedEvents(r, 40));
-    const { engine: small } = start({ kvPages: 2 });
+    const { engine: small } = start({ kvPages: 1 });
     const all = await collect(small, r);
     expect(all).toEqual(expectedEvents({ ...r, maxTokens: 3 }));
     await expect(collect(small, request(1, 33))).rejects.toThrow(/33 tokens and the KV memory holds 32/);
@@ -168,7 +168,7 @@ describe('limits', () => {
 
 describe('KV pages', () => {
   it('keeps every answer when pages run out in the middle', async () => {
-    const { engine } = start({ kvPages: 9 });
+    const { engine } = start({ kvPages: 5 });
     const requests = [1, 2, 3, 4].map(i => request(i, 16, { maxTokens: 40 + i }));
     const answers = await Promise.all(requests.map(r => collect(engine, r)));
     expect(answers).toEqual(requests.map(r => expectedEvents(r)));

@@ -29,32 +29,32 @@ describe('PageTable', () => {
   it('grows on demand, by whole pages, all or nothing', () => {
     const pool = new KvPages(20);
     const table = new PageTable(pool);
-    expect(table.reserve(16)).toBe(true);
+    expect(table.reserve(32)).toBe(true);
     expect([...table.pages]).toEqual([0]);
-    expect(table.reserve(17)).toBe(true);
+    expect(table.reserve(33)).toBe(true);
     expect([...table.pages]).toEqual([0, 1]);
     expect(table.reserve(3)).toBe(true);
     expect(table.pages.length).toBe(2);
-    expect(table.reserve(20 * 16 + 1)).toBe(false);
+    expect(table.reserve(20 * 32 + 1)).toBe(false);
     expect([table.pages.length, pool.free]).toEqual([2, 18]);
-    expect(table.reserve(20 * 16)).toBe(true);
+    expect(table.reserve(20 * 32)).toBe(true);
     expect([...table.pages]).toEqual(Array.from({ length: 20 }, (_, i) => i));
   });
 
   it('leaves views of a pass in flight alone when it grows or is released', () => {
     const pool = new KvPages(20);
     const table = new PageTable(pool);
-    table.reserve(40);
+    table.reserve(80);
     const view = table.pages;
-    table.reserve(300);
+    table.reserve(600);
     table.release();
-    table.reserve(16);
+    table.reserve(32);
     expect([...view]).toEqual([0, 1, 2]);
     const second = table.pages;
     const before = [...second];
     table.release();
     pool.take();
-    table.reserve(16);
+    table.reserve(32);
     expect(table.pages[0]).not.toBe(before[0]);
     expect([...second]).toEqual(before);
     expect(pool.free).toBe(18);
@@ -64,6 +64,6 @@ describe('PageTable', () => {
   });
 
   it('counts pages of positions', () => {
-    expect([0, 1, 16, 17].map(pagesFor)).toEqual([0, 1, 1, 2]);
+    expect([0, 1, 32, 33].map(pagesFor)).toEqual([0, 1, 1, 2]);
   });
 });

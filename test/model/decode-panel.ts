@@ -1,4 +1,4 @@
-import type { WeightFormat } from '../../src/pack/manifest.ts';
+import type { ModelShape, WeightFormat } from '../../src/pack/manifest.ts';
 import { bf16ToFloat, halfToFloat } from '../../src/pack/number-formats.ts';
 import type { Panel } from '../../src/pack/tile-shape.ts';
 
@@ -32,4 +32,35 @@ function w4(view: DataView, panel: Panel, row: number, column: number): number {
 function bf16(view: DataView, panel: Panel, row: number, column: number): number {
   const block = Math.floor(row / 16) * panel.paddedColumns * 32;
   return bf16ToFloat(view.getUint16(block + column * 32 + (row % 16) * 2, true));
+}
+
+/** Element (i, k) of the Hadamard matrix: -1 to the number of ones that i and k share. */
+const sign = (i: number, k: number): number => (-1) ** (i & k).toString(2).replaceAll('0', '').length;
+
+/**
+ * The panels of an attention tile (query, key, value, output) or of another, as the weights were before the pack rotated
+ * them: columns times H, and the rows of values times H / 32.
+ */
+export function unrotated(shape: ModelShape, panels: readonly Float32Array[][]): Float32Array[][] {
+  if (shape.rotation === 0) return panels.map(panel => [...panel]);
+  const groups = (n: number) => n - (n % 32);
+  const columns = panels.map(panel =>
+    panel.map(row =>
+      row.map((_, i) => {
+        let sum = 0;
+        for (let k = 0; k < 32; k++) sum += row[groups(i) + k]! * sign(i % 32, k);
+        return sum;
+      }),
+    ),
+  );
+  if (panels.length !== 4 || shape.headDim % 32 !== 0) return columns;
+  const values = columns[2]!;
+  const rows = values.map((row, i) =>
+    row.map((_, column) => {
+      let sum = 0;
+      for (let k = 0; k < 32; k++) sum += values[groups(i) + k]![column]! * sign(i % 32, k);
+      return sum / 32;
+    }),
+  );
+  return columns.with(2, rows);
 }

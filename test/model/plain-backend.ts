@@ -8,7 +8,7 @@ import {
   tilePanels,
   tileQueryHeads,
 } from '../../src/pack/tile-shape.ts';
-import { decodePanel } from './decode-panel.ts';
+import { decodePanel, unrotated } from './decode-panel.ts';
 
 /**
  * A backend that computes with the decoded tiles in plain float64, one sequence at a time. Weights are exact,
@@ -133,7 +133,8 @@ class PlainModel {
     const known = this.#decoded.get(key);
     if (known) return known;
     const bytes = new Uint8Array(weights, tile.offset, tileBytes(shape, kind));
-    const panels = tilePanels(shape, kind).map(panel => decodePanel(shape.weights, panel, bytes));
+    const stored = tilePanels(shape, kind).map(panel => decodePanel(shape.weights, panel, bytes));
+    const panels = unrotated(shape, stored);
     this.#decoded.set(key, panels);
     return panels;
   }
