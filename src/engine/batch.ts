@@ -1,4 +1,3 @@
-import { PAGE_POSITIONS } from '../pack/tile-shape.ts';
 import type { PassSequence } from './pass-runner.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -14,7 +13,7 @@ export interface BatchLimits {
 }
 
 /** Prompts share a pass only while each gets this many tokens: shorter chunks waste the weights that were read. */
-const LEAST_CHUNK = PAGE_POSITIONS;
+const LEAST_CHUNK = 16;
 
 const pending = (s: Sequence): number => s.tokens.length - s.cached;
 const longestUnserved = (a: Sequence, b: Sequence): number =>

@@ -85,12 +85,12 @@ describe('planBatch', () => {
     const given = [
       { arrival: 0, pending: 1 },
       { arrival: 1, pending: 10 },
-      { arrival: 2, pending: 40 },
+      { arrival: 2, pending: 12 },
     ];
     expect(shape(given, 64, 2)).toEqual([
       [0, 0, 1, [0]],
       [1, 0, 10, [9]],
-      [2, 0, 39, []],
+      [2, 0, 11, []],
     ]);
   });
 

@@ -168,8 +168,8 @@ describe('limits', () => {
 
 describe('KV pages', () => {
   it('keeps every answer when pages run out in the middle', async () => {
-    const { engine } = start({ kvPages: 5 });
-    const requests = [1, 2, 3, 4].map(i => request(i, 16, { maxTokens: 40 + i }));
+    const { engine } = start({ kvPages: 9 });
+    const requests = [1, 2, 3, 4].map(i => request(i, 32, { maxTokens: 80 + i }));
     const answers = await Promise.all(requests.map(r => collect(engine, r)));
     expect(answers).toEqual(requests.map(r => expectedEvents(r)));
     expect(engine.stats().preemptions).toBeGreaterThan(0);
