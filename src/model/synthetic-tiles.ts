@@ -11,7 +11,6 @@ import {
   tilePanels,
   tilesPerExpert,
   vectorPlaces,
-  vectorPlaces,
 } from '../pack/tile-shape.ts';
 
 import { setAllToA8 } from './activation-levels.ts';

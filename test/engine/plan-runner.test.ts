@@ -44,18 +44,18 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
 }
 
 const sequences = [
-  { pages: Int32Array.of(3, 5, 9), length: 16, start: 15, tokens: [1, 2], logitsAt: [1] },
+  { pages: Int32Array.of(3, 5, 9), length: 16, start: 31, tokens: [1, 2], logitsAt: [1] },
   { pages: Int32Array.of(4), length: 40, start: 0, tokens: [7, 8, 9], logitsAt: [0, 2] },
 ];
 
 test('sequences become one flat batch', () => {
   const { ids, batch } = makeBatch(sequences);
   expect(ids).toEqual([1, 2, 7, 8, 9]);
-  expect([...batch.positions]).toEqual([15, 16, 0, 1, 2]);
+  expect([...batch.positions]).toEqual([31, 32, 0, 1, 2]);
   expect([...batch.sequences]).toEqual([0, 0, 1, 1, 1]);
   expect(batch.pageTables.map(table => [...table])).toEqual([[3, 5], [4]]);
   expect([...batch.logitRows]).toEqual([1, 2, 4]);
-  expect([...batch.lengths]).toEqual([16, 17, 40, 40, 40]);
+  expect([...batch.lengths]).toEqual([32, 33, 40, 40, 40]);
 });
 
 test('a device alone with its weights in memory runs a pass in one native call', async () => {

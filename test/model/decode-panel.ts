@@ -35,32 +35,34 @@ function bf16(view: DataView, panel: Panel, row: number, column: number): number
 }
 
 /** Element (i, k) of the Hadamard matrix: -1 to the number of ones that i and k share. */
-const sign = (i: number, k: number): number => (-1) ** (i & k).toString(2).replaceAll('0', '').length;
+const SIGNS = Array.from({ length: 32 }, (_, i) =>
+  Float64Array.from({ length: 32 }, (_, k) => (-1) ** (i & k).toString(2).replaceAll('0', '').length),
+);
+
+/** Each 32 values of `x` times H, times `factor`. */
+function timesHadamard(x: Float32Array, factor: number): Float32Array {
+  const out = new Float32Array(x.length);
+  for (let group = 0; group < x.length; group += 32)
+    for (let i = 0; i < 32; i++) {
+      const signs = SIGNS[i]!;
+      let sum = 0;
+      for (let k = 0; k < 32; k++) sum += x[group + k]! * signs[k]!;
+      out[group + i] = sum * factor;
+    }
+  return out;
+}
+
+const transposed = (rows: readonly Float32Array[]): Float32Array[] =>
+  Array.from(rows[0]!, (_, column) => Float32Array.from(rows, row => row[column]!));
 
 /**
  * The panels of an attention tile (query, key, value, output) or of another, as the weights were before the pack rotated
  * them: columns times H, and the rows of values times H / 32.
  */
 export function unrotated(shape: ModelShape, panels: readonly Float32Array[][]): Float32Array[][] {
-  if (shape.rotation === 0) return panels.map(panel => [...panel]);
-  const groups = (n: number) => n - (n % 32);
-  const columns = panels.map(panel =>
-    panel.map(row =>
-      row.map((_, i) => {
-        let sum = 0;
-        for (let k = 0; k < 32; k++) sum += row[groups(i) + k]! * sign(i % 32, k);
-        return sum;
-      }),
-    ),
-  );
-  if (panels.length !== 4 || shape.headDim % 32 !== 0) return columns;
-  const values = columns[2]!;
-  const rows = values.map((row, i) =>
-    row.map((_, column) => {
-      let sum = 0;
-      for (let k = 0; k < 32; k++) sum += values[groups(i) + k]![column]! * sign(i % 32, k);
-      return sum / 32;
-    }),
-  );
-  return columns.with(2, rows);
+  if (shape.hadamard === 0) return panels.map(panel => [...panel]);
+  const plain = panels.map(panel => panel.map(row => timesHadamard(row, 1)));
+  if (panels.length !== 4 || shape.headDim % 32 !== 0) return plain;
+  const values = transposed(transposed(plain[2]!).map(column => timesHadamard(column, 1 / 32)));
+  return plain.with(2, values);
 }
