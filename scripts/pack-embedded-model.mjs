@@ -33,6 +33,7 @@ try {
     target,
     name: 'potluck-36m',
     weights: 'w4',
+    tiling: { ffnColumns: 192 },
     fileSystem: fs,
     crc32c: (bytes, before) => addon.crc32c(bytes, before),
     backend,
