@@ -43,6 +43,7 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
   const jinja = await model.readFile('chat_template.jinja');
   const template = createChatTemplate({
     source: jinja ? Buffer.from(jinja).toString('utf8') : tokenizer.chatTemplate,
+    toolSource: tokenizer.toolTemplate,
     variables: tokenizer.named,
     createWorker: () =>
       new Worker(new URL('./chat-template-worker.js', import.meta.url), {

@@ -47,6 +47,8 @@ export const TEMPLATE_WORKER_MEMORY = {
 export interface ChatTemplateOptions {
   /** The model's Jinja template; null for the plain fallback. */
   readonly source: string | null;
+  /** Another one for chats with tools, where the model has one. */
+  readonly toolSource?: string | null;
   /** Tokens by the names that templates use: bos_token, eos_token ... */
   readonly variables: Readonly<Record<string, string>>;
   createWorker(): TemplateWorker;
@@ -72,7 +74,7 @@ export interface ChatTemplate {
 
 /** Renders chats in a worker that starts at the first one, renders one at a time, and ends when idle. */
 export function createChatTemplate(options: ChatTemplateOptions): ChatTemplate {
-  const { source, variables, now } = options;
+  const { source, toolSource, variables, now } = options;
   if (source === null) return plainTemplate;
   const limits = { ...TEMPLATE_LIMITS, ...options.limits };
   const queue = new RenderQueue(limits, options.timers, () => options.createWorker());
@@ -81,7 +83,7 @@ export function createChatTemplate(options: ChatTemplateOptions): ChatTemplate {
     async render(chat) {
       const request = {
         ...chat,
-        source,
+        source: (chat.tools?.length ? toolSource : null) ?? source,
         variables: { ...chat.variables, ...variables },
         now: now(),
         maxCharacters: limits.maxCharacters,

@@ -146,6 +146,23 @@ test('a worker that does not start fails the chat; a full queue is BUSY; close r
   await expect(template.render({ messages, variables: {} })).rejects.toMatchObject({ code: 'STOPPED' });
 });
 
+test('chats with tools have a template of their own, where the model brings one', async () => {
+  const worker = new FakeWorker();
+  const timers = new ManualTimers();
+  const options = { variables: {}, createWorker: () => worker, timers, now: () => 0 };
+  const template = createChatTemplate({ ...options, source: 'plain', toolSource: 'tools' });
+  const rendered = [
+    template.render({ messages, variables: {} }),
+    template.render({ messages, tools: [], variables: {} }),
+    template.render({ messages, tools: [{ type: 'function' }], variables: {} }),
+  ];
+  worker.emit('message', { type: 'ready' });
+  for (const _ of rendered) worker.emit('message', { type: 'text', text: 'x' });
+  await Promise.all(rendered);
+  expect(worker.requests.map(request => request.source)).toEqual(['plain', 'plain', 'tools']);
+  await template.close();
+});
+
 test('without a template each message is a line, and the result says so', async () => {
   const template = createChatTemplate({
     source: null,

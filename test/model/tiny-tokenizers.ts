@@ -2,23 +2,30 @@ import { createTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
 
 const CONTROLS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
 
-const added = (first: number) =>
-  CONTROLS.map((content, i) => ({ id: first + i, content, special: true, normalized: false }));
+const added = (controls: readonly string[]) =>
+  controls.map((content, id) => ({ id, content, special: true, normalized: false }));
 
-/** Controls 0 to 2, then one token for each byte, then a few merges. */
-export const byteLevelTokenizer = (model: object = {}, preTokenizer: object = {}): Tokenizer =>
-  createTokenizer(byteLevelJson(model, preTokenizer), { eos_token: '<|im_end|>' });
+/** Control tokens from 0 on, then one token for each byte, then a few merges. */
+export const byteLevelTokenizer = (
+  model: object = {},
+  preTokenizer: object = {},
+  controls: readonly string[] = CONTROLS,
+): Tokenizer => createTokenizer(byteLevelJson(model, preTokenizer, controls), { eos_token: '<|im_end|>' });
 
 /** Tokens of byteLevelJson. */
 export const BYTE_LEVEL_TOKENS = 3 + 256 + 8;
 
 /** A tokenizer.json. */
-export function byteLevelJson(model: object = {}, preTokenizer: object = {}): object {
+export function byteLevelJson(
+  model: object = {},
+  preTokenizer: object = {},
+  controls: readonly string[] = CONTROLS,
+): object {
   const characters = [...Array(256).keys()].map(byteCharacter);
   const merges = ['h e', 'l l', 'he ll', 'hell o', 'Ġ t', 'Ã ©', '< |', '| >'];
-  const pieces = [...CONTROLS, ...characters, ...merges.map(merge => merge.replace(' ', ''))];
+  const pieces = [...controls, ...characters, ...merges.map(merge => merge.replace(' ', ''))];
   return {
-    added_tokens: added(0),
+    added_tokens: added(controls),
     normalizer: null,
     pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true, ...preTokenizer },
     post_processor: null,
@@ -44,7 +51,7 @@ export function byteFallbackTokenizer(furtherMerges: readonly string[] = []): To
   ];
   return createTokenizer(
     {
-      added_tokens: added(0),
+      added_tokens: added(CONTROLS),
       normalizer: {
         type: 'Sequence',
         normalizers: [

@@ -118,6 +118,13 @@ function tokenizerConfig(
     ...named('eos', spm ? 2 : undefined),
     ...named('unknown', spm ? 0 : undefined),
     ...named('padding'),
+    ...toolTemplate(fields),
     add_bos_token: fields.optionalBoolean('tokenizer.ggml.add_bos_token') ?? begins,
   };
+}
+
+/** A template for chats with tools, where the file has one; the usual one is a file of its own. */
+function toolTemplate(fields: MetadataFields): object {
+  const template = fields.optionalString('tokenizer.chat_template.tool_use');
+  return template === undefined ? {} : { chat_template: [{ name: 'tool_use', template }] };
 }
