@@ -11,6 +11,7 @@ export function statusText(status: DaemonStatus): string {
     `Hub      ${hub === null ? 'none' : hub.id === device.id ? `${hub.name} (this device)` : hub.name}`,
     '',
     ...textTable([DEVICE_HEADER, ...status.devices.map(each => deviceRow(each, each.id === device.id))]),
+    ...expertLines(status.devices),
     ...workLines(status),
     ...status.notes.map(note => `Note: ${note}`),
   ];
@@ -39,9 +40,10 @@ const DEVICE_HEADER = [
 ];
 
 function deviceRow(device: DeviceStatus, own: boolean): string[] {
-  const { memory, window, link } = device;
+  const { memory, window, experts, link } = device;
+  const windowBytes = device.tileBytes - (experts?.totalBytes ?? 0);
   const resident = memory === null ? '-' : formatBytes(memory.residentBytes);
-  const streams = window !== null && window.pinnedBytes < device.tileBytes;
+  const streams = window !== null && window.pinnedBytes < windowBytes;
   return [
     own ? `${device.name} *` : device.name,
     device.role,
@@ -49,10 +51,22 @@ function deviceRow(device: DeviceStatus, own: boolean): string[] {
     String(device.threads),
     String(device.tiles),
     formatBytes(device.tileBytes),
-    streams ? `${formatBytes(device.tileBytes - window.pinnedBytes)} a pass` : 'nothing',
+    streams ? `${formatBytes(windowBytes - window.pinnedBytes)} a pass` : 'nothing',
     memory?.budgetBytes == null ? resident : `${resident} of ${formatBytes(memory.budgetBytes)}`,
     link === null ? '-' : formatMicroseconds(link.roundTripMicroseconds),
   ];
+}
+
+/** How often experts were in memory when the router picked them, by device. */
+function expertLines(devices: readonly DeviceStatus[]): string[] {
+  return devices.flatMap(({ name, experts }) => {
+    if (experts === null) return [];
+    const wanted = experts.hits + experts.misses;
+    const rate =
+      wanted === 0 ? 'none wanted yet' : `${((100 * experts.hits) / wanted).toFixed(1)} % of ${wanted} hit`;
+    const held = `${formatBytes(experts.heldBytes)} of ${formatBytes(experts.totalBytes)} held`;
+    return [`Experts on ${name}: ${rate}, ${held}, ${formatBytes(experts.streamedBytes)} read`];
+  });
 }
 
 function workLines({ engine, allreduce, saturated }: DaemonStatus): string[] {

@@ -9,7 +9,7 @@ import type { AllreduceStatus, DeviceStatus, EngineStatus } from './status.ts';
 /** What only the device itself knows; other devices ask for it over the control link. */
 export type LocalStatus = Pick<
   DeviceStatus,
-  'tiles' | 'tileBytes' | 'memory' | 'window' | 'kvPages' | 'computeMicroseconds'
+  'tiles' | 'tileBytes' | 'memory' | 'window' | 'experts' | 'kvPages' | 'computeMicroseconds'
 > & {
   readonly saturated: number;
   readonly notes: readonly string[];
@@ -47,6 +47,9 @@ export const localStatusSchema = v.object({
       waitMicroseconds: bytes,
     }),
   ),
+  experts: v.nullable(
+    v.object({ totalBytes: bytes, heldBytes: bytes, hits: bytes, misses: bytes, streamedBytes: bytes }),
+  ),
   kvPages: bytes,
   computeMicroseconds: bytes,
   saturated: bytes,
@@ -82,12 +85,16 @@ export function localStatus(
   const open = host.current;
   const memory = { budgetBytes, account: { ...open?.account }, ...processMemory() };
   const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
-  const none = { tiles: 0, tileBytes: 0, window: null, kvPages: 0, computeMicroseconds: 0, saturated: 0 };
-  if (!open) return { ...parts, ...none };
+  const nothing = { tiles: 0, tileBytes: 0, window: null, experts: null, kvPages: 0 };
+  if (!open) return { ...parts, ...nothing, computeMicroseconds: 0, saturated: 0 };
   const { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds } = open.device.window.stats();
+  const bytesOf = (tiles: readonly number[]) =>
+    tiles.reduce((sum, tile) => sum + open.model.manifest.tiles[tile]!.bytes, 0);
+  const experts = open.device.experts?.stats() ?? null;
   return {
     tiles: open.tiles.order.length,
-    tileBytes: open.tiles.order.reduce((sum, tile) => sum + open.model.manifest.tiles[tile]!.bytes, 0),
+    tileBytes: bytesOf(open.tiles.order),
+    experts: experts && { totalBytes: bytesOf(open.tiles.expert.flat()), ...experts },
     ...parts,
     allreduce: hub ? allreduceStatus(host, hub.runner) : null,
     window: { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds },
@@ -138,6 +145,7 @@ export function deviceStatus(
     tileBytes: local?.tileBytes ?? 0,
     memory: local?.memory ?? null,
     window: local?.window ?? null,
+    experts: local?.experts ?? null,
     kvPages: local?.kvPages ?? 0,
     computeMicroseconds: local?.computeMicroseconds ?? 0,
     progress,

@@ -1,8 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { passLimits } from '../engine/device-tiles.ts';
 import { PotluckError } from '../errors/errors.ts';
+import { MOST_EXPERT_TILES } from '../kernels/backend.ts';
 import type { ModelShape } from '../pack/manifest.ts';
-import { constantsFloats, kvPageBytes, PAGE_POSITIONS, paddedVocabulary } from '../pack/tile-shape.ts';
+import {
+  constantsFloats,
+  kvPageBytes,
+  PAGE_POSITIONS,
+  paddedVocabulary,
+  tileCount,
+} from '../pack/tile-shape.ts';
 
 /** Bytes of one plan on this device, by purpose. Their sum stays within `--memory`. */
 export interface MemoryAccount {
@@ -81,7 +88,9 @@ export class ProcessBytes {
 /** Residual, partial sums and normalized tokens of a pass, its logits, and the scratch of the kernels. */
 function activationBytes(shape: ModelShape): number {
   const { maxTokens, maxLogitRows } = passLimits(shape);
-  const perToken = shape.width * 4 * 4 + (shape.ffnWidth + 3 * shape.queryHeads * shape.headDim) * 4;
+  const expertColumns = Math.min(MOST_EXPERT_TILES, tileCount(shape, 'expert')) * shape.tiling.ffnColumns;
+  const columns = Math.max(shape.ffnWidth, expertColumns);
+  const perToken = shape.width * 4 * 4 + (columns + 3 * shape.queryHeads * shape.headDim) * 4;
   return maxTokens * perToken + maxLogitRows * paddedVocabulary(shape) * 4;
 }
 

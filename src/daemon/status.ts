@@ -54,6 +54,16 @@ export interface DeviceStatus {
     readonly reads: number;
     readonly waitMicroseconds: number;
   } | null;
+  /** Expert tiles; null where this device has none. */
+  readonly experts: {
+    /** Of all its expert tiles, and of those that fit at a time. */
+    readonly totalBytes: number;
+    readonly heldBytes: number;
+    /** How often one was wanted that was in memory, or had to be read, since the plan began. */
+    readonly hits: number;
+    readonly misses: number;
+    readonly streamedBytes: number;
+  } | null;
   readonly kvPages: number;
   /** Time that passes spent in kernels since the plan began. */
   readonly computeMicroseconds: number;

@@ -1,5 +1,11 @@
 import * as v from 'valibot';
-import { type CommonFields, count, defineArchitecture, positive } from './define-architecture.ts';
+import {
+  type CommonFields,
+  count,
+  defineArchitecture,
+  type Features,
+  positive,
+} from './define-architecture.ts';
 import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
 
 const layer = 'model.layers.{layer}.';
@@ -68,24 +74,58 @@ function nestRotations(config: unknown): unknown {
   };
 }
 
-/** Gemma 3, text: five of six layers slide, and those turn by a base of their own. */
-export const gemma3 = defineArchitecture({
-  modelType: 'gemma3_text',
-  className: 'Gemma3ForCausalLM',
+/** Gemma 3: five of six layers slide, and those turn by a base of their own. */
+const gemma3Definition = {
   names: { ...sandwichNames, layer: { ...sandwichNames.layer, ...QUERY_KEY_NORM_NAMES } },
   defaults: { ...gemmaDefaults, theta: 1e6, maxPositions: 131072 },
-  unwrap: nestRotations,
   fields: {
     ...gemmaFields,
     sliding_window_pattern: v.nullish(count(1024)),
     _sliding_window_pattern: v.nullish(count(1024)),
   },
-  features: c => ({
-    ...gemmaFeatures(c),
-    norms: { output: true, queryKey: 'head' },
-    scoreCap: c.attn_logit_softcapping ?? 0,
-    logitCap: c.final_logit_softcapping ?? 0,
-    slides: i => (i + 1) % (c.sliding_window_pattern ?? c._sliding_window_pattern ?? 6) !== 0,
-    rotations: ['full_attention', 'sliding_attention'],
-  }),
+};
+type Gemma3Fields = CommonFields & v.InferOutput<v.ObjectSchema<typeof gemma3Definition.fields, undefined>>;
+
+const gemma3Features = (c: Gemma3Fields): Features => ({
+  ...gemmaFeatures(c),
+  norms: { output: true, queryKey: 'head' },
+  scoreCap: c.attn_logit_softcapping ?? 0,
+  logitCap: c.final_logit_softcapping ?? 0,
+  slides: i => (i + 1) % (c.sliding_window_pattern ?? c._sliding_window_pattern ?? 6) !== 0,
+  rotations: ['full_attention', 'sliding_attention'],
+});
+
+/** The models of text alone. */
+export const gemma3 = defineArchitecture({
+  ...gemma3Definition,
+  modelType: 'gemma3_text',
+  className: 'Gemma3ForCausalLM',
+  unwrap: nestRotations,
+  features: gemma3Features,
+});
+
+/** What text_config leaves out where it is the first published kind: sizes of the 4B model. */
+const TEXT_DEFAULTS = { vocab_size: 262208, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 256 };
+
+/** The text config of a model that also sees, with the ids that stand beside it. */
+function textConfig(config: unknown): unknown {
+  const top = (typeof config === 'object' && config !== null ? config : {}) as Record<string, unknown>;
+  const { text_config: text, eos_token_id, bos_token_id, tie_word_embeddings, quantization_config } = top;
+  if (typeof text !== 'object' || text === null) return nestRotations(config);
+  const beside = Object.entries({ eos_token_id, bos_token_id, tie_word_embeddings, quantization_config });
+  const given = Object.fromEntries(beside.filter(([, value]) => value !== undefined));
+  return nestRotations({ ...TEXT_DEFAULTS, ...text, ...given });
+}
+
+/** The models that also see: what they do with text. */
+export const gemma3Multimodal = defineArchitecture({
+  ...gemma3Definition,
+  modelType: 'gemma3',
+  className: 'Gemma3ForConditionalGeneration',
+  unwrap: textConfig,
+  features: gemma3Features,
+  prefixes: [
+    ['language_model.', 'model.'],
+    ['', 'model.language_model.'],
+  ],
 });

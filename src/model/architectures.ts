@@ -1,6 +1,6 @@
 import { PotluckError } from '../errors/errors.ts';
 import type { Architecture } from './architecture.ts';
-import { gemma2, gemma3 } from './architecture-gemma.ts';
+import { gemma2, gemma3, gemma3Multimodal } from './architecture-gemma.ts';
 import { granite } from './architecture-granite.ts';
 import { llama } from './architecture-llama.ts';
 import { mistral, mixtral } from './architecture-mistral.ts';
@@ -18,6 +18,7 @@ export const ARCHITECTURES: readonly Architecture[] = [
   qwen3Moe,
   gemma2,
   gemma3,
+  gemma3Multimodal,
   phi3,
   smolLm3,
   olmo2,

@@ -18,6 +18,7 @@ import { chooseTiling } from './cut-tiling.ts';
 import { Embedding } from './embedding.ts';
 import { readConstants } from './layer-constants.ts';
 import { LayerReader } from './layer-tensors.ts';
+import { withoutPrefix } from './prefixed-checkpoint.ts';
 import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
 
 /** Files of the tokenizer; those that a checkpoint has go into the pack as they are. */
@@ -82,10 +83,11 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
       'BAD_OPTION',
       `The name ${JSON.stringify(options.name)} is not 1 to 100 letters, digits, dots, dashes or underscores.`,
     );
-  const checkpoint = await openCheckpoint(options.fileSystem, options.checkpoint);
+  const opened = await openCheckpoint(options.fileSystem, options.checkpoint);
   try {
-    const { configPath } = checkpoint;
-    const architecture = findArchitecture(checkpoint.config, configPath);
+    const { configPath } = opened;
+    const architecture = findArchitecture(opened.config, configPath);
+    const checkpoint = withoutPrefix(opened, architecture);
     const config = withPrecision(
       architecture.readConfig(checkpoint.config, configPath),
       options.ropePrecision ?? 'float32',
@@ -112,7 +114,7 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
       throw error;
     }
   } finally {
-    await checkpoint.close();
+    await opened.close();
   }
 }
 

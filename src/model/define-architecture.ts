@@ -84,6 +84,8 @@ export interface ArchitectureDefinition<Entries extends v.ObjectEntries> {
   readonly features: (c: CommonFields & v.InferOutput<v.ObjectSchema<Entries, undefined>>) => Features;
   /** What comes before the fields are checked: configs that hold the model's in a part of them. */
   readonly unwrap?: (config: unknown) => unknown;
+  /** See Architecture. */
+  readonly prefixes?: Architecture['prefixes'];
 }
 
 /** An architecture out of its data and hooks. */
@@ -99,7 +101,7 @@ export function defineArchitecture<Entries extends v.ObjectEntries>(
     const features = definition.features({ ...checked, ...check(own, unwrapped, file) });
     return modelConfig(checked, definition.defaults ?? {}, features, { file, className });
   };
-  return { modelType, className, names, readConfig };
+  return { modelType, className, names, prefixes: definition.prefixes ?? [], readConfig };
 }
 
 function check<Schema extends v.GenericSchema>(

@@ -19,7 +19,8 @@ export interface ExpertCacheOptions {
 }
 
 export interface ExpertCacheStats {
-  readonly bytes: number;
+  /** What fits at a time. */
+  readonly heldBytes: number;
   /** Tiles that were wanted and in memory, or had to be read, since the start. */
   readonly hits: number;
   readonly misses: number;
@@ -92,7 +93,7 @@ export class ExpertCache {
   stats(): ExpertCacheStats {
     const { tileBytes: each } = this.#options;
     return {
-      bytes: this.#places * each,
+      heldBytes: this.#places * each,
       hits: this.#hits,
       misses: this.#misses,
       streamedBytes: this.#misses * each,

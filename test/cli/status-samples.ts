@@ -15,6 +15,7 @@ export const device = (fields: Partial<DeviceStatus>): DeviceStatus => ({
   tileBytes: 10 << 20,
   memory: null,
   window: null,
+  experts: null,
   kvPages: 8,
   computeMicroseconds: 0,
   progress: null,

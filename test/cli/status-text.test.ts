@@ -83,3 +83,15 @@ test('columns line up', () => {
     ]),
   ).toEqual(['name    n', 'a       1', 'long  100']);
 });
+
+test('a status says how often experts were in memory', () => {
+  const experts = {
+    totalBytes: 8 << 20,
+    heldBytes: 2 << 20,
+    hits: 30,
+    misses: 10,
+    streamedBytes: 5 << 20,
+  };
+  const text = statusText(status({ devices: [device({ experts })] }));
+  expect(text).toContain('Experts on one: 75.0 % of 40 hit, 2.0 MiB of 8.0 MiB held, 5.0 MiB read');
+});

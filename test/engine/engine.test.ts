@@ -76,6 +76,28 @@ describe('generate', () => {
     idle(engine);
   });
 
+  it('starts over where a sequence grows over a length at which rotations change, once', async () => {
+    const { runner, engine } = start();
+    runner.rotationSwitch = 20;
+    const r = request(1, 15, { maxTokens: 12 });
+    expect(await collect(engine, r)).toEqual(expectedEvents(r));
+    const passes = runner.passes.map(([s]) => [s!.start, s!.tokens.length, s!.length]);
+    expect(passes).toEqual([
+      [0, 15, 15],
+      ...[15, 16, 17, 18, 19].map(at => [at, 1, 15]),
+      [0, 21, 21],
+      ...[21, 22, 23, 24, 25].map(at => [at, 1, 21]),
+    ]);
+    idle(engine);
+    runner.passes.length = 0;
+    await collect(engine, request(1, 30, { maxTokens: 3 }));
+    expect(runner.passes.map(([s]) => [s!.start, s!.length])).toEqual([
+      [0, 30],
+      [30, 30],
+      [31, 30],
+    ]);
+  });
+
   it('asks only for the logits it needs', async () => {
     const { runner, engine } = start({ maxTokens: 16 });
     await collect(engine, request(1, 100, { maxTokens: 3 }));

@@ -96,6 +96,21 @@ export const CONFIGS: Record<string, Config> = {
     num_hidden_layers: 4,
     tie_word_embeddings: true,
   }),
+  'gemma3 that also sees': {
+    model_type: 'gemma3',
+    architectures: ['Gemma3ForConditionalGeneration'],
+    eos_token_id: [1, 106],
+    vision_config: { hidden_size: 1152 },
+    text_config: {
+      ...of('gemma3_text', 'Gemma3ForCausalLM'),
+      hidden_activation: 'gelu_pytorch_tanh',
+      query_pre_attn_scalar: 14,
+      rope_theta: 1e6,
+      rope_local_base_freq: 100,
+      sliding_window: 4,
+      tie_word_embeddings: true,
+    },
+  },
   'phi3, part of each head turned': phi3({ partial_rotary_factor: 0.5, sliding_window: null }),
   'phi3, longrope, short': phi3({
     max_position_embeddings: 128,

@@ -62,8 +62,9 @@ describe.each(Object.entries(CONFIGS))('%s', (_name, config) => {
   test('computes what transformers does, the same bits on every cluster', async () => {
     const folder = await temporaryFolder();
     const tensors = await writeRandomCheckpoint(join(folder, 'checkpoint'), config);
-    const ids = idsOf(config, 23);
-    const exact = oracleLogits(config, tensors, ids);
+    const text = config.text_config ?? config;
+    const ids = idsOf(text, 23);
+    const exact = oracleLogits(text, tensors, ids);
     for (const [weights, most] of [
       ['bf16', 2e-5],
       ['w4', 0.1],

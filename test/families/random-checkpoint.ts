@@ -106,10 +106,13 @@ function hasExperts(c: Config, layer: number): boolean {
   return !(c.mlp_only_layers ?? []).includes(layer) && (layer + 1) % (c.decoder_sparse_step ?? 1) === 0;
 }
 
+/** Writes random tensors as a checkpoint; of a model that also sees only its part for text, under the prefix that it has. */
 export async function writeRandomCheckpoint(folder: string, config: Config): Promise<Map<string, Tensor>> {
-  const tensors = randomTensors(config);
+  const tensors = randomTensors(config.text_config ?? config);
+  const prefix = config.text_config ? 'language_model.' : '';
+  const stored = new Map([...tensors].map(([name, tensor]) => [prefix + name, tensor]));
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, 'config.json'), JSON.stringify(config));
-  await writeFile(join(folder, 'model.safetensors'), safetensorsBytes(tensors, 'BF16'));
+  await writeFile(join(folder, 'model.safetensors'), safetensorsBytes(stored, 'BF16'));
   return tensors;
 }
