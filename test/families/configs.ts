@@ -36,6 +36,13 @@ export const CONFIGS: Record<string, Config> = {
     hidden_size: 54,
     head_dim: undefined,
   }),
+  'llama, heads of 32, two query heads a tile, biases': llama({
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 32,
+    hidden_size: 64,
+    attention_bias: true,
+  }),
   'llama, more KV heads than 8': llama({ num_attention_heads: 10, num_key_value_heads: 10, head_dim: 6 }),
   'llama, linear scaling': llama({ rope_scaling: { type: 'linear', factor: 4 } }),
   'llama, dynamic scaling': llama({

@@ -66,8 +66,8 @@ describe.each(Object.entries(CONFIGS))('%s', (_name, config) => {
     const ids = idsOf(text, 23);
     const exact = oracleLogits(text, tensors, ids);
     for (const [weights, most] of [
-      ['bf16', 2e-5],
-      ['w4', 0.1],
+      ['bf16', 2e-6], // seen: up to 4e-7
+      ['w4', 0.35], // seen: up to 0.25; of weights, inputs, keys and values
     ] as const) {
       const packed = await pack(folder, weights);
       const alone = await onCluster(packed, { devices: 1 }, async cluster => {

@@ -5,10 +5,7 @@ import { randomSource } from '../kernels/addon-under-test.ts';
 import { safetensorsBytes, type Tensor } from '../model/small-checkpoint.ts';
 import type { Config } from './oracle.ts';
 
-/**
- * Random tensors of a family. Matrices are whole multiples from -8 to 7 of a power of two, so bfloat16 and 4-bit packs hold
- * them without loss (but for a group without large ones), and what they compute can be compared with one oracle.
- */
+/** Random tensors of a family, such that bfloat16 holds them without loss. */
 export function randomTensors(c: Config, seed = 1): Map<string, Tensor> {
   const random = randomSource(seed);
   const tensors = new Map<string, Tensor>();
