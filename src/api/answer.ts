@@ -1,5 +1,5 @@
 import { asPotluckError } from '../errors/errors.ts';
-import { type Choice, type ChoiceEvent, runChoices, type Usage } from './choices.ts';
+import { type Choice, type ChoiceEvent, type MadeCall, runChoices, type Usage } from './choices.ts';
 import { eventStreamResponse } from './event-stream.ts';
 import type { ApiHost, ApiModel } from './host.ts';
 import { errorBody } from './openai-errors.ts';
@@ -11,9 +11,16 @@ export interface AnswerShape {
   readonly object: string;
   readonly chunkObject: string;
   /** A choice of a whole answer. */
-  choice(index: number, text: string, reason: string): unknown;
+  choice(index: number, answer: WholeChoice, reason: string): unknown;
   /** A choice of a chunk; `first` for the first chunk of that choice. */
   chunk(event: ChoiceEvent, first: boolean): unknown;
+}
+
+/** All of one choice. */
+export interface WholeChoice {
+  text: string;
+  reasoning: string;
+  readonly calls: MadeCall[];
 }
 
 export interface Answer {
@@ -54,14 +61,17 @@ async function wholeAnswer(
   events: AsyncIterable<ChoiceEvent>,
   usage: Usage,
 ): Promise<object> {
-  const texts = answer.choices.map(() => '');
+  const wholes = answer.choices.map((): WholeChoice => ({ text: '', reasoning: '', calls: [] }));
   const reasons = answer.choices.map(() => 'stop');
   for await (const event of events) {
-    if (event.type === 'text') texts[event.index] += event.text;
+    const whole = wholes[event.index]!;
+    if (event.type === 'text') whole.text += event.text;
+    else if (event.type === 'reasoning') whole.reasoning += event.text;
+    else if (event.type === 'call') whole.calls.push(event.call);
     else reasons[event.index] = event.reason;
   }
   const { head, object, choice } = answer.shape;
-  return { ...head, object, choices: texts.map((text, i) => choice(i, text, reasons[i]!)), usage };
+  return { ...head, object, choices: wholes.map((whole, i) => choice(i, whole, reasons[i]!)), usage };
 }
 
 async function* chunks(

@@ -3,6 +3,7 @@ import type { ChatMessage, TemplateVariables } from '../model/chat-template.ts';
 import { FieldError } from './openai-errors.ts';
 import { anyValue, emptyList, only, parseFields, wholeFrom } from './request-fields.ts';
 import { generationEntries } from './sampling-fields.ts';
+import { type Tools, toolCallsOf, toolEntries, toolsOf } from './tool-fields.ts';
 
 const MAX_MESSAGES = 4096;
 const MAX_VARIABLES = 16;
@@ -10,6 +11,7 @@ const MAX_VARIABLES = 16;
 const scalar = v.union([v.string(), v.number(), v.boolean()], 'a string, number or boolean');
 const chatSchema = v.object({
   ...generationEntries,
+  ...toolEntries,
   messages: v.pipe(
     v.array(v.record(v.string(), v.unknown(), 'an object'), 'a list of messages'),
     v.minLength(1, 'a list of at least one message'),
@@ -37,7 +39,6 @@ const neutralChatFields = {
   metadata: anyValue,
   modalities: (value: unknown) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
   moderation: only(null),
-  parallel_tool_calls: only(true, false),
   prediction: only(null),
   prompt_cache_key: anyValue,
   prompt_cache_options: only(null),
@@ -47,8 +48,6 @@ const neutralChatFields = {
   safety_identifier: anyValue,
   service_tier: only('auto', 'default'),
   store: only(false),
-  tool_choice: only('none', 'auto'),
-  tools: emptyList,
   top_logprobs: only(null),
   user: anyValue,
   verbosity: only('medium'),
@@ -62,18 +61,28 @@ const neutralMessageFields = {
   function_call: only(null),
   name: only(null),
   refusal: only(null),
-  tool_calls: emptyList,
 };
 
 const messageSchema = v.object({
   role: v.string('a role'),
   content: v.nullish(v.unknown()),
 });
+const assistantSchema = v.object({
+  ...messageSchema.entries,
+  tool_calls: v.nullish(v.unknown()),
+  reasoning_content: v.nullish(v.string('a string')),
+});
+const toolSchema = v.object({
+  ...messageSchema.entries,
+  tool_call_id: v.pipe(v.string('a string'), v.maxLength(256, 'of at most 256 characters')),
+  name: v.nullish(v.pipe(v.string('a string'), v.maxLength(256, 'of at most 256 characters'))),
+});
 
 export interface ChatRequest {
   readonly fields: v.InferOutput<typeof chatSchema>;
   readonly messages: readonly ChatMessage[];
   readonly variables: TemplateVariables;
+  readonly tools: Tools;
   /** Most tokens of an answer, or null for what the context allows. */
   readonly maxTokens: number | null;
 }
@@ -93,6 +102,7 @@ export function parseChatRequest(body: Readonly<Record<string, unknown>>): ChatR
     fields,
     messages: fields.messages.map(messageAt),
     variables: fields.chat_template_kwargs ?? {},
+    tools: toolsOf(fields),
     maxTokens: limit ?? old ?? null,
   };
 }
@@ -102,20 +112,45 @@ const ROLES: Readonly<Record<string, ChatMessage['role']>> = {
   // OpenAI's newer name of the same; templates know the older one.
   developer: 'system',
   user: 'user',
-  assistant: 'assistant',
 };
 
 function messageAt(message: Readonly<Record<string, unknown>>, index: number): ChatMessage {
   const path = `messages[${index}]`;
+  if (message.role === 'assistant') return assistantMessage(message, path);
+  if (message.role === 'tool') return toolMessage(message, path);
   const { role, content } = parseFields(message, messageSchema, neutralMessageFields, path);
   if (!Object.hasOwn(ROLES, role)) {
     throw new FieldError(
       'UNSUPPORTED_FIELD',
       `${path}.role`,
-      `The role of ${path} is not supported. Use system, developer, user or assistant.`,
+      `The role of ${path} is not supported. Use system, developer, user, assistant or tool.`,
     );
   }
   return { role: ROLES[role]!, content: contentOf(content, `${path}.content`) };
+}
+
+/** What the model said; its content may be missing where it called tools. */
+function assistantMessage(message: Readonly<Record<string, unknown>>, path: string): ChatMessage {
+  const fields = parseFields(message, assistantSchema, neutralMessageFields, path);
+  const calls = fields.tool_calls == null ? [] : toolCallsOf(fields.tool_calls, `${path}.tool_calls`);
+  const content = fields.content ?? (calls.length > 0 ? '' : fields.content);
+  return {
+    role: 'assistant',
+    content: contentOf(content, `${path}.content`),
+    ...(calls.length === 0 ? {} : { tool_calls: calls }),
+    ...(fields.reasoning_content == null ? {} : { reasoning_content: fields.reasoning_content }),
+  };
+}
+
+/** The result of a call. */
+function toolMessage(message: Readonly<Record<string, unknown>>, path: string): ChatMessage {
+  const { content, tool_call_id, name } = parseFields(message, toolSchema, {}, path);
+  return {
+    role: 'tool',
+    content: contentOf(content, `${path}.content`),
+    tool_call_id,
+    ...(name == null ? {} : { name }),
+  };
 }
 
 /** Text, or text parts, which become lines. */

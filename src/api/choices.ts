@@ -1,6 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import type { GenerateRequest } from '../engine/generate.ts';
 import { PotluckError } from '../errors/errors.ts';
+import { marksOf } from '../model/answer-format.ts';
 import { TextStream } from '../model/text-stream.ts';
+import { AnswerParser, type AnswerParsing, type ParsedPart } from './answer-parser.ts';
 import type { ApiModel } from './host.ts';
 import { FieldError } from './openai-errors.ts';
 
@@ -11,11 +14,37 @@ export interface Choice {
   readonly stop: readonly string[];
   /** True for the answer of a chat, false where the text goes on from the prompt. */
   readonly startsText: boolean;
+  /** Null: all of the answer is text. */
+  readonly parsing: AnswerParsing | null;
+  /** Most calls of tools; the answer ends behind the last. */
+  readonly mostCalls: number;
 }
+
+export type FinishReason = 'stop' | 'length' | 'tool_calls';
 
 export type ChoiceEvent =
   | { readonly index: number; readonly type: 'text'; readonly text: string }
-  | { readonly index: number; readonly type: 'finish'; readonly reason: 'stop' | 'length' };
+  | { readonly index: number; readonly type: 'reasoning'; readonly text: string }
+  | { readonly index: number; readonly type: 'call'; readonly call: MadeCall }
+  | { readonly index: number; readonly type: 'finish'; readonly reason: FinishReason };
+
+/** A call of a tool, as OpenAI's clients read it. */
+export interface MadeCall {
+  /** Place among the calls of the answer, from 0. */
+  readonly place: number;
+  readonly id: string;
+  readonly name: string;
+  /** JSON text, as the model wrote it. */
+  readonly arguments: string;
+}
+
+/** Ids have nine letters and digits: what Mistral's templates ask for. */
+const madeCall = (part: { name: string; arguments: string }, place: number): MadeCall => ({
+  place,
+  id: randomUUID().replaceAll('-', '').slice(0, 9),
+  name: part.name,
+  arguments: part.arguments,
+});
 
 /** OpenAI's usage. A stop token is not counted; tokens of a text that a stop string cut away are. */
 export interface Usage {
@@ -88,19 +117,32 @@ async function* runChoice(
   usage: Usage,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent, void> {
-  const { index, request, stop, startsText } = choice;
-  const text = new TextStream(model.tokenizer, { stop, startsText });
+  const { index, request, stop, startsText, parsing, mostCalls } = choice;
+  const shownControls = parsing === null ? [] : marksOf(parsing.format);
+  const text = new TextStream(model.tokenizer, { stop, startsText, shownControls });
+  const parser = parsing === null ? null : new AnswerParser(parsing);
+  const parts = (piece: string): ParsedPart[] =>
+    parser?.push(piece) ?? (piece === '' ? [] : [{ type: 'text', text: piece }]);
   const ender = new AbortController();
+  let calls = 0;
   try {
     for await (const event of model.generator.generate(request, AbortSignal.any([signal, ender.signal]))) {
       if (event.type === 'token') {
         usage.completion_tokens++;
         usage.total_tokens++;
       }
-      const piece = event.type === 'token' ? text.push(event.id) : text.end();
-      if (piece !== '') yield { index, type: 'text', text: piece };
-      if (text.stopped) return yield { index, type: 'finish', reason: 'stop' };
-      if (event.type === 'finish') return yield { index, type: 'finish', reason: event.reason };
+      const found = parts(event.type === 'token' ? text.push(event.id) : text.end());
+      const ends = text.stopped || event.type === 'finish';
+      if (ends && parser !== null) found.push(...parser.end());
+      for (const part of found) {
+        yield part.type === 'call'
+          ? { index, type: 'call', call: madeCall(part, calls++) }
+          : { index, ...part };
+        if (calls >= mostCalls) return yield { index, type: 'finish', reason: 'tool_calls' };
+      }
+      if (!ends) continue;
+      const reason = event.type === 'finish' ? event.reason : 'stop';
+      return yield { index, type: 'finish', reason: calls > 0 && reason === 'stop' ? 'tool_calls' : reason };
     }
   } finally {
     ender.abort();

@@ -31,6 +31,8 @@ export async function answerCompletion(
       },
       stop: stopsOf(fields),
       startsText: false,
+      parsing: null,
+      mostCalls: Number.POSITIVE_INFINITY,
     }));
   });
   const promptSum = tokens.reduce((sum, prompt) => sum + prompt.length, 0);
@@ -54,8 +56,12 @@ function completionShape(host: ApiHost, model: string): AnswerShape {
     },
     object: 'text_completion',
     chunkObject: 'text_completion',
-    choice,
+    choice: (index, { text }, reason) => choice(index, text, reason),
     chunk: event =>
-      event.type === 'text' ? choice(event.index, event.text, null) : choice(event.index, '', event.reason),
+      choice(
+        event.index,
+        event.type === 'text' ? event.text : '',
+        event.type === 'finish' ? event.reason : null,
+      ),
   };
 }

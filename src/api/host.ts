@@ -1,5 +1,6 @@
 import type { Generator } from '../engine/generate.ts';
 import type { PotluckError } from '../errors/errors.ts';
+import type { AnswerFormat } from '../model/answer-format.ts';
 import type { Chat } from '../model/chat-template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 
@@ -26,6 +27,8 @@ export interface ApiModel {
   readonly tokenizer: Tokenizer;
   /** Ids of a chat with the generation prompt. Rejects with TEMPLATE_FAILED, CONTEXT_TOO_LONG, BUSY, STOPPED. */
   renderChat(chat: Chat): Promise<readonly number[]>;
+  /** How its answers tell thoughts and calls of tools. */
+  readonly answerFormat: AnswerFormat;
   readonly stopTokens: readonly number[];
   /** Put before a text prompt of /v1/completions, or null. */
   readonly beginToken: number | null;

@@ -269,7 +269,7 @@ class Daemon {
   async #openModel(model: ClusterModel): Promise<ApiModel> {
     const { id, name } = model;
     const local = await this.#localModel(model);
-    const { tokenizer, renderChat } = await this.#served.get(id, async () => local);
+    const { tokenizer, renderChat, answerFormat } = await this.#served.get(id, async () => local);
     const { shape, stopTokens, beginToken } = local.manifest;
     return {
       id: name,
@@ -278,6 +278,7 @@ class Daemon {
       vocabulary: shape.vocabulary,
       tokenizer,
       renderChat,
+      answerFormat,
       stopTokens,
       beginToken,
     };

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { PotluckError } from '../errors/errors.ts';
+import { type AnswerFormat, answerFormatOf } from '../model/answer-format.ts';
 import {
   type Chat,
   type ChatTemplate,
@@ -17,6 +18,7 @@ export interface ServedModel {
   readonly name: string;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
+  readonly answerFormat: AnswerFormat;
   renderChat(chat: Chat): Promise<number[]>;
   close(): Promise<void>;
 }
@@ -60,6 +62,7 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
     name: manifest.name,
     tokenizer,
     template,
+    answerFormat: answerFormatOf(template.source),
     async renderChat(chat) {
       const { beginToken, shape } = manifest;
       const tokens = await encodeChat({ tokenizer, template, beginToken, context: shape.context }, chat);

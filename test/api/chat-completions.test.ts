@@ -198,7 +198,7 @@ test('messages: roles, text parts, and what clients send back of an answer', asy
       { role: 'user', content: 'a\nb' },
       { role: 'assistant', content: '' },
     ],
-    extra: { enable_thinking: false },
+    variables: { enable_thinking: false },
   });
 });
 
@@ -236,7 +236,7 @@ test.each([
   ['modalities', { modalities: ['audio'] }],
   ['no_such_field', { no_such_field: 1 }],
   ['__proto__', JSON.parse('{"__proto__":1}')],
-  ['messages[0].role', { messages: [{ role: 'tool', content: 'x' }] }],
+  ['messages[0].role', { messages: [{ role: 'function', content: 'x' }] }],
   ['messages[0].name', { messages: [{ role: 'user', content: 'x', name: 'n' }] }],
   ['messages[1].content[0]', { messages: [...messages, { role: 'user', content: [{ type: 'image_url' }] }] }],
 ])('refuses %s as unsupported', async (param, fields) => {

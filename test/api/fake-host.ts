@@ -4,7 +4,8 @@ import { createApi } from '../../src/api/api.ts';
 import type { ApiHost, ApiModel } from '../../src/api/host.ts';
 import type { GenerateEvent, GenerateRequest, Generator } from '../../src/engine/generate.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
-import type { ChatMessage, TemplateVariables } from '../../src/model/chat-template.ts';
+import { PLAIN_ANSWERS } from '../../src/model/answer-format.ts';
+import type { Chat } from '../../src/model/chat-template.ts';
 import { byteLevelTokenizer } from '../model/tiny-tokenizers.ts';
 
 export const tokenizer = byteLevelTokenizer();
@@ -44,7 +45,7 @@ export class FakeGenerator implements Generator {
 
 export interface FakeHost extends ApiHost {
   readonly generator: FakeGenerator;
-  readonly chats: { messages: readonly ChatMessage[]; extra: TemplateVariables }[];
+  readonly chats: Chat[];
   readonly defects: PotluckError[];
   readonly model: ApiModel;
   ready: boolean;
@@ -61,13 +62,14 @@ export function fakeHost(): FakeHost {
     vocabulary: tokenizer.vocabulary,
     tokenizer,
     async renderChat(chat) {
-      const { messages, variables: extra } = chat;
-      chats.push({ messages, extra });
+      const { messages } = chat;
+      chats.push(chat);
       if (messages.some(message => message.content === 'refuse')) {
         throw new PotluckError('TEMPLATE_FAILED', 'The chat template refused these messages.');
       }
       return tokenizer.encode(messages.map(message => message.content).join('\n'), { special: false });
     },
+    answerFormat: PLAIN_ANSWERS,
     stopTokens: [2],
     beginToken: 0,
   };
