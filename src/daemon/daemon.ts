@@ -13,9 +13,9 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import type { Manifest } from '../pack/manifest.ts';
-import { leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
+import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
@@ -23,10 +23,11 @@ import { httpGetter } from './http-get.ts';
 import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
-import { accountMemory, availableMemory, ProcessBytes } from './memory-account.ts';
+import { MemoryKeeper } from './memory-keeper.ts';
 import { type LocalModel, ModelStore } from './model-store.ts';
 import type { DaemonOptions, RunningDaemon } from './options.ts';
 import { PlanHost } from './plan-host.ts';
+import { processMemory, systemMemory } from './process-memory.ts';
 import { ServedModels } from './served-model.ts';
 import type { DaemonStatus } from './status.ts';
 import { TensorArrivals } from './tensor-links.ts';
@@ -34,6 +35,8 @@ import { tileReaders } from './tile-readers.ts';
 import { TIMERS } from './timers.ts';
 import { version } from './version.ts';
 
+/** How often the account of memory is looked at. */
+const LOOK_MILLISECONDS = 500;
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 /** Manifest, constants and tokenizer of a model come from another device within this time. */
 const RECEIVE_MILLISECONDS = 60_000;
@@ -77,13 +80,14 @@ class Daemon {
   readonly #runner = new PlanRunner(TIMERS);
   readonly #engine: Engine;
   readonly #plans: PlanHost;
-  readonly #memory: number | null;
-  readonly #processBytes = new ProcessBytes();
+  readonly #keeper: MemoryKeeper;
   readonly #startedAt = Date.now();
   #cluster: Cluster | null = null;
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
   readonly #served = new ServedModels();
+  /** Keeps the account of memory. */
+  #looking: NodeJS.Timeout | undefined;
 
   constructor(options: DaemonOptions, folder: DataFolder, compute: LoadedBackend, store: ModelStore) {
     this.#options = options;
@@ -91,7 +95,12 @@ class Daemon {
     this.#compute = compute;
     this.#store = store;
     this.#log = createConsola({ level: process.env.POTLUCK_DEBUG === '1' ? 4 : 1, stdout: process.stderr });
-    this.#memory = options.memory === 'auto' ? availableMemory() : options.memory;
+    this.#keeper = new MemoryKeeper({
+      budget: options.memory,
+      windowBytes: options.windowBytes,
+      count: processMemory,
+      system: systemMemory,
+    });
     this.#engine = createEngine({ runner: this.#runner, clock: TIMERS.now, limits: ENGINE_LIMITS });
     this.#plans = new PlanHost({
       deviceId: folder.deviceId,
@@ -100,9 +109,7 @@ class Daemon {
       store,
       runner: this.#runner,
       arrivals: this.#arrivals,
-      memory: this.#memory,
-      windowBytes: options.windowBytes,
-      processBytes: this.#processBytes,
+      keeper: this.#keeper,
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
@@ -134,6 +141,8 @@ class Daemon {
       host: this.#clusterHost(),
     });
     this.#cluster.start();
+    this.#looking = setInterval(() => this.#keeper.tick(), LOOK_MILLISECONDS);
+    this.#looking.unref();
   }
 
   running(closeAll: () => Promise<void>): RunningDaemon {
@@ -155,6 +164,7 @@ class Daemon {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#looking);
     await this.#cluster?.stop({ leave: true });
     await this.#engine.close();
     await this.#api?.close();
@@ -165,14 +175,11 @@ class Daemon {
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
   #checkMemory({ shape, tiles }: Manifest): void {
-    accountMemory({
-      budget: this.#memory,
-      windowBytes: this.#options.windowBytes,
+    this.#keeper.plan({
       shape,
       attentionTiles: tiles.filter(tile => tile.kind === 'attention').length,
       tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),
       leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
-      processBytes: this.#processBytes.now(),
     });
   }
 
@@ -196,9 +203,11 @@ class Daemon {
       threads: options.threads,
       kernel: backend.name,
       exact: backend.exact,
-      memoryBytes: Math.min(
-        this.#memory ?? availableMemory(),
-        options.windowBytes ?? Number.MAX_SAFE_INTEGER,
+      memoryBytes: Math.floor(
+        Math.min(
+          this.#keeper.weightBytes,
+          this.#keeper.budget === null ? systemMemory().availableBytes : Number.MAX_SAFE_INTEGER,
+        ),
       ),
       share: options.share ?? options.threads,
       models: this.#ownModels(),
@@ -214,7 +223,10 @@ class Daemon {
         const model = await store.receive(plan.modelId, get, signal);
         await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
       },
-      activate: (plan, index, signal) => plans.activate(plan, index, signal),
+      activate: async (plan, index, signal) => {
+        await this.#openTokenizer(plan.modelId);
+        return plans.activate(plan, index, signal);
+      },
       serve: (plan, kvPages) => plans.serve(plan, kvPages),
       deactivate: reason => plans.deactivate(reason),
       manifestFor: id => {
@@ -306,6 +318,17 @@ class Daemon {
     };
   }
 
+  /** Before memory is shared out, so that the account sees what a tokenizer takes. A model without one serves token ids. */
+  async #openTokenizer(modelId: string): Promise<void> {
+    const model = this.#store.find(modelId);
+    if (!model) return;
+    try {
+      await this.#served.get(modelId, async () => model);
+    } catch (error) {
+      this.#log.warn(asPotluckError(error).message);
+    }
+  }
+
   #hubEngine(): Engine {
     const view = this.#running().view();
     if (view.role === 'hub') return this.#engine;
@@ -320,6 +343,7 @@ class Daemon {
     const notes = [
       ...this.#compute.notes,
       ...this.#store.notes,
+      ...this.#keeper.notes,
       ...[...this.#served.withoutTemplate].map(
         name => `${name} brings no chat template: messages are written as plain "role: content" lines.`,
       ),
@@ -327,7 +351,7 @@ class Daemon {
     const isHub = this.#cluster?.view().role === 'hub';
     return localStatus(
       this.#plans,
-      this.#memory,
+      this.#keeper,
       notes,
       isHub ? { engine: this.#engine, runner: this.#runner } : null,
     );

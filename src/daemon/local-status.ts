@@ -2,8 +2,9 @@ import * as v from 'valibot';
 import type { DeviceInfo } from '../cluster/device.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { PlanRunner } from '../engine/plan-runner.ts';
-import { processMemory } from './memory-account.ts';
-import type { PlanHost } from './plan-host.ts';
+import type { MemoryKeeper } from './memory-keeper.ts';
+import type { OpenPlan, PlanHost } from './plan-host.ts';
+import { processMemory } from './process-memory.ts';
 import type { AllreduceStatus, DeviceStatus, EngineStatus } from './status.ts';
 
 /** What only the device itself knows; other devices ask for it over the control link. */
@@ -42,9 +43,15 @@ export const localStatusSchema = v.object({
     v.object({
       pinnedBytes: bytes,
       ringBytes: bytes,
+      streamedBytesPerPass: bytes,
       streamedBytes: bytes,
       reads: bytes,
       waitMicroseconds: bytes,
+      how: v.pipe(v.string(), v.maxLength(40)),
+      readBytes: bytes,
+      readCpuMicroseconds: bytes,
+      retries: bytes,
+      recovered: bytes,
     }),
   ),
   experts: v.nullable(
@@ -78,16 +85,15 @@ export const localStatusSchema = v.object({
 
 export function localStatus(
   host: PlanHost,
-  budgetBytes: number | null,
+  keeper: MemoryKeeper,
   notes: readonly string[],
   hub: HubParts | null,
 ): LocalStatus {
   const open = host.current;
-  const memory = { budgetBytes, account: { ...open?.account }, ...processMemory() };
+  const memory = { budgetBytes: keeper.budget, account: { ...keeper.account }, ...processMemory() };
   const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
   const nothing = { tiles: 0, tileBytes: 0, window: null, experts: null, kvPages: 0 };
   if (!open) return { ...parts, ...nothing, computeMicroseconds: 0, saturated: 0 };
-  const { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds } = open.device.window.stats();
   const bytesOf = (tiles: readonly number[]) =>
     tiles.reduce((sum, tile) => sum + open.model.manifest.tiles[tile]!.bytes, 0);
   const experts = open.device.experts?.stats() ?? null;
@@ -97,11 +103,22 @@ export function localStatus(
     experts: experts && { totalBytes: bytesOf(open.tiles.expert.flat()), ...experts },
     ...parts,
     allreduce: hub ? allreduceStatus(host, hub.runner) : null,
-    window: { pinnedBytes, ringBytes, streamedBytes, reads, waitMicroseconds },
+    window: windowStatus(open),
     kvPages: open.device.kvPages,
     computeMicroseconds: open.device.computeMicroseconds,
     saturated: open.device.saturated,
     notes: [...notes, ...readNote(open.source.how)],
+  };
+}
+
+function windowStatus({ device, source }: OpenPlan): DeviceStatus['window'] {
+  const { pinnedBytes, ringBytes, streamedBytesPerPass, streamedBytes, reads, waitMicroseconds } =
+    device.window.stats();
+  const { bytes: readBytes, cpuMicroseconds: readCpuMicroseconds, retries, recovered } = source.stats();
+  return {
+    ...{ pinnedBytes, ringBytes, streamedBytesPerPass, streamedBytes, reads, waitMicroseconds },
+    how: source.how,
+    ...{ readBytes, readCpuMicroseconds, retries, recovered },
   };
 }
 

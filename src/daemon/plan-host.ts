@@ -7,33 +7,26 @@ import { createFileTileSource } from '../disk-io/file-tile-source.ts';
 import { createNativeTileSource } from '../disk-io/native-tile-source.ts';
 import type { TileSource } from '../disk-io/tile-source.ts';
 import { DevicePass } from '../engine/device-pass.ts';
-import {
-  attentionTileCount,
-  type DeviceTiles,
-  deviceTiles,
-  headColumns,
-  passLimits,
-} from '../engine/device-tiles.ts';
+import { type DeviceTiles, deviceTiles, headColumns, passLimits } from '../engine/device-tiles.ts';
 import type { PlanRunner } from '../engine/plan-runner.ts';
 import { runLayers } from '../engine/run-layers.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import { Embedding } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
-import { paddedVocabulary, tileBytes } from '../pack/tile-shape.ts';
-import { choosePinned, leastWindowBytes } from '../window-scheduler/choose-pinned.ts';
-import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.ts';
-import { Window } from '../window-scheduler/window.ts';
-import { accountMemory, type MemoryAccount, type ProcessBytes } from './memory-account.ts';
+import { paddedVocabulary } from '../pack/tile-shape.ts';
+import type { MemoryKeeper } from './memory-keeper.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
 import { dialTensorLink, type TensorArrivals } from './tensor-links.ts';
+import { openTileMemory } from './tile-memory.ts';
 import { TIMERS } from './timers.ts';
 
 const LINK_MILLISECONDS = 30_000;
 const EMBEDDING_CACHE_BYTES = 1 << 20;
-const READ_THREADS = 2;
-/** A disk that gives no tile for this long is broken. */
-const READ_DEADLINE = { milliseconds: 60_000, timers: TIMERS };
+/** The disk is busy while one of them checks what it read. */
+const READ_THREADS = 3;
+/** Fewer bytes tell nothing about a disk. */
+const LEAST_MEASURED_BYTES = 64 << 20;
 const microseconds = () => TIMERS.now() * 1000;
 
 export interface PlanHostOptions {
@@ -43,21 +36,17 @@ export interface PlanHostOptions {
   readonly store: ModelStore;
   readonly runner: PlanRunner;
   readonly arrivals: TensorArrivals;
-  /** Bytes of the whole process, and of tiles alone; null: no limit. */
-  readonly memory: number | null;
-  readonly windowBytes: number | null;
-  readonly processBytes: ProcessBytes;
+  readonly keeper: MemoryKeeper;
   /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
   onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
 
 /** What is open while a plan is active on this device. */
-interface OpenPlan {
+export interface OpenPlan {
   readonly plan: Plan;
   readonly model: LocalModel;
   readonly tiles: DeviceTiles;
   readonly device: DevicePass;
-  readonly account: MemoryAccount;
   readonly source: TileSource;
   readonly star: StarHub | StarSpoke | null;
   /** Hub only. */
@@ -69,6 +58,8 @@ interface OpenPlan {
 export class PlanHost {
   readonly #options: PlanHostOptions;
   #open: OpenPlan | null = null;
+  /** Bytes a second, once that was measured. */
+  #diskRate: number | null = null;
 
   constructor(options: PlanHostOptions) {
     this.#options = options;
@@ -134,58 +125,27 @@ export class PlanHost {
   }
 
   async #openDevice(model: LocalModel, tiles: DeviceTiles, resources: (() => Promise<void> | void)[]) {
-    const { backend, memory } = this.#options;
+    const { backend, keeper } = this.#options;
     const { manifest } = model;
-    const order = tiles.order
-      .filter(tile => manifest.tiles[tile]!.kind !== 'expert')
-      .map(tile => ({ tile, bytes: manifest.tiles[tile]!.bytes }));
-    const expertBytes = tiles.expert.flat().length * tileBytes(manifest.shape, 'expert');
-    const leastExperts = leastExpertBytes(manifest.shape, expertBytes);
-    const windowTotal = order.reduce((sum, { bytes }) => sum + bytes, 0);
-    const { account, kvPages } = accountMemory({
-      budget: memory,
-      windowBytes: this.#options.windowBytes,
-      shape: manifest.shape,
-      attentionTiles: attentionTileCount(tiles),
-      tileBytes: windowTotal + expertBytes,
-      leastWindow: leastWindowBytes(order) + leastExperts,
-      processBytes: this.#options.processBytes.now(),
-    });
-    // A tile of the window is read in every pass, one of an expert only in some: the window comes first.
-    const windowBytes = Math.min(windowTotal, account.weights - leastExperts);
-    const pinning = choosePinned(order, windowBytes);
-    const keep = (bytes: number) => {
-      const buffer = backend.allocate(Math.max(4096, bytes));
-      resources.push(() => backend.release(buffer));
-      return buffer;
-    };
-    const constants = keep(model.constants.byteLength);
+    const constants = backend.allocate(model.constants.byteLength);
+    resources.push(() => backend.release(constants));
     new Uint8Array(constants).set(new Uint8Array(model.constants));
-    const weights = keep(account.weights);
     const source = this.#source(model);
-    resources.push(() => source.close());
-    const window = new Window({
-      tiles: order,
-      memory: weights,
-      plan: pinning,
-      source,
-      now: microseconds,
-      deadline: READ_DEADLINE,
+    const { memory, window, experts, kvPages, needs } = openTileMemory({
+      ...{ backend, keeper, model, tiles, source, diskRate: this.#diskRate },
     });
-    const experts =
-      expertBytes === 0
-        ? null
-        : new ExpertCache({
-            memory: weights,
-            offset: windowBytes,
-            bytes: Math.min(expertBytes, account.weights - windowBytes),
-            tileBytes: tileBytes(manifest.shape, 'expert'),
-            source,
-          });
-    const device = new DevicePass({ backend, manifest, tiles, constants, weights, window, experts, kvPages });
+    resources.push(() => backend.release(memory));
+    resources.push(() => source.close());
+    const device = new DevicePass({
+      ...{ backend, manifest, tiles, constants, weights: memory, window, experts, kvPages },
+      onPass: pages => keeper.beginPass(pages),
+    });
     resources.push(() => device.close());
+    resources.push(() => keeper.close());
+    keeper.open({ ...needs, activationBytes: device.model.activationBytes });
     await window.start();
-    return { device, account, source };
+    resources.push(() => this.#measureDisk(source));
+    return { device, source };
   }
 
   #source(model: LocalModel): TileSource {
@@ -194,6 +154,12 @@ export class PlanHost {
     return disk
       ? createNativeTileSource(disk, { threads: READ_THREADS, locate })
       : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
+  }
+
+  /** The rate that reads of this plan had is what the next one is planned with. */
+  #measureDisk(source: TileSource): void {
+    const { bytes, microseconds: time } = source.stats();
+    if (bytes >= LEAST_MEASURED_BYTES && time > 0) this.#diskRate = (bytes / time) * 1e6 * READ_THREADS;
   }
 
   async #openHub(plan: Plan, device: DevicePass, signal: AbortSignal): Promise<StarHub | null> {
@@ -235,7 +201,7 @@ export class PlanHost {
     spoke.onLost(error => this.#options.onLost(plan.epoch, null, error));
     spoke.onPass(async ({ batch, residual }, allreduce) => {
       device.model.pass.residual.set(residual);
-      device.model.setBatch(batch);
+      device.begin(batch);
       await runLayers(device, allreduce, batch.positions.length, batch.logitRows.length > 0);
       return { logits: device.model.pass.logits, rowLength: paddedVocabulary(device.shape) };
     });

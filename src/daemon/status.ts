@@ -49,10 +49,21 @@ export interface DeviceStatus {
   readonly window: {
     readonly pinnedBytes: number;
     readonly ringBytes: number;
-    /** Bytes read from disk since the plan began, in how many reads, and how long passes waited for them. */
+    /** Bytes that a pass reads from disk which uses every tile. */
+    readonly streamedBytesPerPass: number;
+    /** Bytes that were streamed since the plan began, in how many reads (those of pinned tiles counted too), and how long passes
+     *  waited for them. */
     readonly streamedBytes: number;
     readonly reads: number;
     readonly waitMicroseconds: number;
+    /** 'O_DIRECT', 'buffered', ...: how tiles are read. */
+    readonly how: string;
+    /** Bytes of all reads since the plan began, and processor time of reading and checking them. */
+    readonly readBytes: number;
+    readonly readCpuMicroseconds: number;
+    /** Reads that were tried a second time, and tiles that were fetched anew from another device. */
+    readonly retries: number;
+    readonly recovered: number;
   } | null;
   /** Expert tiles; null where this device has none. */
   readonly experts: {

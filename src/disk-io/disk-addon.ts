@@ -18,17 +18,26 @@ export interface OpenedFile {
 export interface TileReadError {
   /** 'errno': the system said no. 'short': the file ends inside the tile. 'crc': the bytes are others. */
   readonly kind: 'errno' | 'short' | 'crc';
+  /** Place of the tile in the run. */
+  readonly part: number;
   readonly message: string;
   /** The system's error number. */
   readonly errno?: number;
   /** short: bytes of the tile. crc: its CRC-32C. */
   readonly expected?: number;
-  /** short: bytes that were read. crc: the CRC-32C of what was read. */
+  /** short: bytes of it that were read. crc: the CRC-32C of what was read. */
   readonly actual?: number;
 }
 
-/** `microseconds`: from the moment a thread took the read to the end of its check. */
-export type TileReadDone = (error: TileReadError | null, microseconds: number) => void;
+/**
+ * `microseconds`: from the moment a thread took the read to the end of its check; `cpuMicroseconds`: processor time of
+ * that thread meanwhile.
+ */
+export type RunReadDone = (
+  error: TileReadError | null,
+  microseconds: number,
+  cpuMicroseconds: number,
+) => void;
 
 export interface DiskAddon {
   /** Starts 1 to 64 threads. They keep the process alive only while reads are under way. */
@@ -40,18 +49,18 @@ export interface DiskAddon {
   /** Reads under way go on; the file is closed after the last. */
   closeFile(file: DiskFile): void;
   /**
-   * Reads `bytes` bytes at `fileOffset` into `memory` (of the addon's `allocate`) at `memoryOffset` and compares their
-   * CRC-32C. All three numbers are multiples of 4096. `done` is called once, later.
+   * Reads tiles that lie one behind the other from `fileOffset` on into `memory` (of the addon's `allocate`) at
+   * `memoryOffset`, and checks each. `tiles`: for each its bytes and its CRC-32C (-1: not checked). Offsets and bytes
+   * are multiples of 4096. `done` is called once, later; it ends at the first tile that is wrong.
    */
-  readTile(
+  readRun(
     reader: DiskReader,
     file: DiskFile,
     fileOffset: number,
-    bytes: number,
     memory: ArrayBuffer,
     memoryOffset: number,
-    crc32c: number,
-    done: TileReadDone,
+    tiles: Float64Array,
+    done: RunReadDone,
   ): void;
   /** CRC-32C of `bytes` after bytes whose CRC is `seed` (0 where nothing goes before), 0 to 2^32 - 1. */
   crc32c(bytes: Uint8Array, seed?: number, variant?: string): number;

@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache';
 import { PotluckError } from '../errors/errors.ts';
 import { crc32c } from './crc32c.ts';
-import { ReadCounter } from './read-counter.ts';
-import { endedEarly, readFailed, tileCorrupt, unknownTile } from './tile-errors.ts';
-import type { LocateTile, TilePlace, TileSource } from './tile-source.ts';
+import { ReadCounter, TileFault } from './read-counter.ts';
+import { endedEarly, readFailed, tileCorrupt } from './tile-errors.ts';
+import type { Stretch } from './tile-run.ts';
+import type { LocateTile, ReadTimes, RecoverTile, TilePlace, TileSource } from './tile-source.ts';
 
 /** What is used of a FileHandle of node:fs/promises. */
 export interface TileFileHandle {
@@ -18,6 +19,7 @@ export interface TileFileHandle {
 
 export interface FileTileSourceOptions {
   readonly locate: LocateTile;
+  readonly recover?: RecoverTile;
   /** Opens a file for reading. */
   open(path: string): Promise<TileFileHandle>;
   /** Monotonic clock in microseconds. */
@@ -28,27 +30,26 @@ const MOST_OPEN_FILES = 32;
 
 /** Reads tiles through the page cache and checks them in JavaScript, for where the addon is missing. */
 export function createFileTileSource(options: FileTileSourceOptions): TileSource {
-  const counter = new ReadCounter();
   const files = new OpenFiles(options.open);
 
-  /** Microseconds that the read took. */
-  async function attempt(
-    tile: number,
-    place: TilePlace,
-    memory: ArrayBuffer,
-    offset: number,
-  ): Promise<number> {
+  async function read(stretch: Stretch, memory: ArrayBuffer): Promise<ReadTimes> {
     const start = options.now();
-    const bytes = new Uint8Array(memory, offset, place.bytes);
-    try {
-      await files.use(place.path, handle => fill(handle, tile, place, bytes));
-    } catch (error) {
-      if (error instanceof PotluckError) throw error;
-      throw readFailed(tile, place, error instanceof Error ? error.message : String(error), error);
+    let at = stretch.memoryOffset;
+    for (const [i, place] of stretch.places.entries()) {
+      const tile = stretch.tiles[i]!;
+      const bytes = new Uint8Array(memory, at, place.bytes);
+      at += place.bytes;
+      try {
+        await files.use(place.path, handle => fill(handle, tile, place, bytes));
+      } catch (error) {
+        throw new TileFault(tile, asTileError(tile, place, error));
+      }
     }
-    return options.now() - start;
+    return { microseconds: options.now() - start, cpuMicroseconds: 0 };
   }
 
+  const { locate, recover } = options;
+  const counter = new ReadCounter({ locate, read, ...(recover ? { recover } : {}) });
   let closing: Promise<void> | undefined;
   async function close(): Promise<void> {
     await counter.close();
@@ -57,17 +58,18 @@ export function createFileTileSource(options: FileTileSourceOptions): TileSource
 
   return {
     how: 'buffered',
-    async read(tile, memory, offset) {
-      const place = options.locate(tile);
-      if (!place) throw unknownTile(tile);
-      await counter.run(tile, place.bytes, () => attempt(tile, place, memory, offset));
-    },
+    read: (tiles, memory, offset) => counter.run(tiles, memory, offset),
     stats: () => counter.stats(),
     close() {
       closing ??= close();
       return closing;
     },
   };
+}
+
+function asTileError(tile: number, place: TilePlace, error: unknown): PotluckError {
+  if (error instanceof PotluckError) return error;
+  return readFailed(tile, place, error instanceof Error ? error.message : String(error), error);
 }
 
 async function fill(

@@ -1,14 +1,17 @@
 import { getSystemErrorName } from 'node:util';
 import { LRUCache } from 'lru-cache';
+import type { PotluckError } from '../errors/errors.ts';
 import type { DiskAddon, OpenedFile, TileReadError } from './disk-addon.ts';
-import { ReadCounter } from './read-counter.ts';
-import { endedEarly, readFailed, tileCorrupt, unknownTile } from './tile-errors.ts';
-import type { LocateTile, TilePlace, TileSource } from './tile-source.ts';
+import { ReadCounter, TileFault } from './read-counter.ts';
+import { endedEarly, readFailed, tileCorrupt } from './tile-errors.ts';
+import type { Stretch } from './tile-run.ts';
+import type { LocateTile, ReadTimes, RecoverTile, TilePlace, TileSource } from './tile-source.ts';
 
 export interface NativeTileSourceOptions {
   /** Threads that read; 2 where none is given. */
   readonly threads?: number;
   readonly locate: LocateTile;
+  readonly recover?: RecoverTile;
   /** Read past the page cache where the file system can; true where nothing is said. */
   readonly direct?: boolean;
 }
@@ -19,7 +22,6 @@ const MOST_OPEN_FILES = 32;
 export function createNativeTileSource(disk: DiskAddon, options: NativeTileSourceOptions): TileSource {
   const reader = disk.createReader(options.threads ?? 2);
   const wantDirect = options.direct ?? true;
-  const counter = new ReadCounter();
   let how = 'nothing read yet';
   // A file that leaves the cache is closed by the addon after its last read.
   const files = new LRUCache<string, OpenedFile>({
@@ -34,35 +36,35 @@ export function createNativeTileSource(disk: DiskAddon, options: NativeTileSourc
     try {
       opened = disk.openFile(place.path, wantDirect);
     } catch (error) {
-      throw readFailed(tile, place, systemReason(error), error);
+      throw new TileFault(tile, readFailed(tile, place, systemReason(error), error));
     }
     files.set(place.path, opened);
     if (how !== 'buffered') how = opened.how;
     return opened;
   }
 
-  /** Microseconds that the read took. */
-  function attempt(tile: number, place: TilePlace, memory: ArrayBuffer, offset: number): Promise<number> {
+  function read(stretch: Stretch, memory: ArrayBuffer): Promise<ReadTimes> {
+    const { path, fileOffset, memoryOffset, tiles, places } = stretch;
     return new Promise((resolve, reject) => {
-      const opened = open(tile, place);
-      disk.readTile(
-        reader,
-        opened.file,
-        place.offset,
-        place.bytes,
-        memory,
-        offset,
-        place.crc32c,
-        (error, microseconds) => {
-          if (!error) return resolve(microseconds);
-          // The file may have been replaced: the next try opens it anew.
-          if (files.peek(place.path) === opened) files.delete(place.path);
-          reject(asTileError(tile, place, error));
-        },
-      );
+      const opened = open(tiles[0]!, places[0]!);
+      const words = new Float64Array(2 * places.length);
+      places.forEach(({ bytes, crc32c }, i) => {
+        words[2 * i] = bytes;
+        words[2 * i + 1] = crc32c;
+      });
+      disk.readRun(reader, opened.file, fileOffset, memory, memoryOffset, words, (error, ...times) => {
+        const [microseconds, cpuMicroseconds] = times;
+        if (!error) return resolve({ microseconds, cpuMicroseconds });
+        // The file may have been replaced: the next try opens it anew.
+        if (files.peek(path) === opened) files.delete(path);
+        const tile = tiles[error.part]!;
+        reject(new TileFault(tile, asTileError(tile, places[error.part]!, error)));
+      });
     });
   }
 
+  const { locate, recover } = options;
+  const counter = new ReadCounter({ locate, read, ...(recover ? { recover } : {}) });
   let closing: Promise<void> | undefined;
   async function close(): Promise<void> {
     await counter.close();
@@ -74,11 +76,7 @@ export function createNativeTileSource(disk: DiskAddon, options: NativeTileSourc
     get how() {
       return how;
     },
-    async read(tile, memory, offset) {
-      const place = options.locate(tile);
-      if (!place) throw unknownTile(tile);
-      await counter.run(tile, place.bytes, () => attempt(tile, place, memory, offset));
-    },
+    read: (tiles, memory, offset) => counter.run(tiles, memory, offset),
     stats: () => counter.stats(),
     close() {
       closing ??= close();
@@ -87,7 +85,7 @@ export function createNativeTileSource(disk: DiskAddon, options: NativeTileSourc
   };
 }
 
-function asTileError(tile: number, place: TilePlace, error: TileReadError): Error {
+function asTileError(tile: number, place: TilePlace, error: TileReadError): PotluckError {
   if (error.kind === 'crc') return tileCorrupt(tile, place, error.actual ?? 0);
   if (error.kind === 'short') return endedEarly(tile, place, error.actual ?? 0);
   return readFailed(tile, place, systemReason(error));

@@ -1,24 +1,52 @@
+import { PotluckError } from '../errors/errors.ts';
 import { sourceClosed } from './tile-errors.ts';
-import type { TileSourceStats } from './tile-source.ts';
+import { type Stretch, stretchesOf } from './tile-run.ts';
+import type { LocateTile, ReadTimes, RecoverTile, TileSourceStats } from './tile-source.ts';
 
-/** Reads of one source: counts them, tries a failed one once more, and lets `close` wait for those under way. */
+/** What went wrong with one tile of a stretch. */
+export class TileFault extends Error {
+  readonly tile: number;
+  readonly error: PotluckError;
+
+  constructor(tile: number, error: PotluckError) {
+    super(error.message, { cause: error });
+    this.tile = tile;
+    this.error = error;
+  }
+}
+
+export interface ReadCounterOptions {
+  readonly locate: LocateTile;
+  readonly recover?: RecoverTile;
+  /** Reads and checks a stretch. Rejects with a TileFault. */
+  read(stretch: Stretch, memory: ArrayBuffer): Promise<ReadTimes>;
+}
+
+/** Times that a tile which is fetched anew may turn out bad again in one read. */
+const MOST_RECOVERIES = 2;
+
+/**
+ * Reads of one source: counts them, tries a failed one once more and then has the tile fetched anew, and lets `close`
+ * wait for those under way.
+ */
 export class ReadCounter {
-  #stats = { reads: 0, bytes: 0, microseconds: 0, retries: 0 };
+  readonly #options: ReadCounterOptions;
+  #stats = { reads: 0, bytes: 0, microseconds: 0, cpuMicroseconds: 0, retries: 0, recovered: 0 };
   #underWay = new Set<Promise<void>>();
   #closed = false;
 
-  get closed(): boolean {
-    return this.#closed;
+  constructor(options: ReadCounterOptions) {
+    this.#options = options;
   }
 
   stats(): TileSourceStats {
     return { ...this.#stats };
   }
 
-  /** `attempt` resolves with the microseconds that the read took. */
-  run(tile: number, bytes: number, attempt: () => Promise<number>): Promise<void> {
-    if (this.#closed) return Promise.reject(sourceClosed(tile));
-    const read = this.#twice(bytes, attempt);
+  /** As TileSource.read. */
+  run(tiles: readonly number[], memory: ArrayBuffer, offset: number): Promise<void> {
+    if (this.#closed) return Promise.reject(sourceClosed(tiles[0] ?? -1));
+    const read = this.#all(tiles, memory, offset);
     this.#underWay.add(read);
     const ended = (): void => {
       this.#underWay.delete(read);
@@ -27,18 +55,54 @@ export class ReadCounter {
     return read;
   }
 
-  async #twice(bytes: number, attempt: () => Promise<number>): Promise<void> {
-    let microseconds: number;
-    try {
-      microseconds = await attempt();
-    } catch (error) {
-      if (this.#closed) throw error;
-      this.#stats.retries++;
-      microseconds = await attempt();
+  async #all(tiles: readonly number[], memory: ArrayBuffer, offset: number): Promise<void> {
+    for (const stretch of stretchesOf(tiles, this.#options.locate, offset)) {
+      await this.#stretch(stretch, memory);
     }
-    this.#stats.reads++;
-    this.#stats.bytes += bytes;
+  }
+
+  async #stretch(stretch: Stretch, memory: ArrayBuffer): Promise<void> {
+    try {
+      await this.#once(stretch, memory);
+    } catch (first) {
+      if (this.#closed) throw faultOf(first);
+      this.#stats.retries++;
+      try {
+        await this.#once(stretch, memory);
+      } catch (second) {
+        await this.#recover(stretch, memory, second, MOST_RECOVERIES);
+      }
+    }
+  }
+
+  async #once(stretch: Stretch, memory: ArrayBuffer): Promise<void> {
+    const { microseconds, cpuMicroseconds } = await this.#options.read(stretch, memory);
+    this.#stats.reads += stretch.tiles.length;
+    this.#stats.bytes += stretch.bytes;
     this.#stats.microseconds += microseconds;
+    this.#stats.cpuMicroseconds += cpuMicroseconds;
+  }
+
+  /** Gets the tile from elsewhere, then reads the stretch from where its tiles now lie. */
+  async #recover(stretch: Stretch, memory: ArrayBuffer, fault: unknown, tries: number): Promise<void> {
+    const { recover, locate } = this.#options;
+    if (!(fault instanceof TileFault) || !recover || this.#closed || tries === 0) throw faultOf(fault);
+    try {
+      await recover(fault.tile, fault.error);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new PotluckError(fault.error.code, `${fault.error.message} It could not be fetched: ${why}`, {
+        cause: error,
+      });
+    }
+    this.#stats.recovered++;
+    for (const part of stretchesOf(stretch.tiles, locate, stretch.memoryOffset)) {
+      try {
+        await this.#once(part, memory);
+      } catch (error) {
+        await this.#recover(part, memory, error, tries - 1);
+      }
+    }
   }
 
   async close(): Promise<void> {
@@ -46,3 +110,5 @@ export class ReadCounter {
     await Promise.allSettled(this.#underWay);
   }
 }
+
+const faultOf = (error: unknown): unknown => (error instanceof TileFault ? error.error : error);

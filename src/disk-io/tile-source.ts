@@ -3,10 +3,11 @@ export interface TileSource {
   /** 'O_DIRECT', 'F_NOCACHE', 'buffered', ...: how it reads, for status. */
   readonly how: string;
   /**
-   * Reads tile `tile` (index into the manifest) into `memory` at `offset` (a multiple of 4096) and checks its CRC-32C.
-   * A read that fails is tried once more. Rejects with DISK_READ or TILE_CORRUPT, naming file and tile, or STOPPED.
+   * Reads `tiles` (indices into the manifest) one behind the other into `memory` from `offset` (a multiple of 4096) on
+   * and checks the CRC-32C of each. Neighbours on disk are read at once. A read that fails is tried once more, then
+   * the tile is fetched anew where that is possible. Rejects with DISK_READ or TILE_CORRUPT, naming file and tile, or STOPPED.
    */
-  read(tile: number, memory: ArrayBuffer, offset: number): Promise<void>;
+  read(tiles: readonly number[], memory: ArrayBuffer, offset: number): Promise<void>;
   stats(): TileSourceStats;
   /** Waits for the reads under way; later reads reject with STOPPED. */
   close(): Promise<void>;
@@ -20,9 +21,22 @@ export interface TileSourceStats {
   readonly bytes: number;
   /** Sum of their times, in microseconds; reads beside each other each count. */
   readonly microseconds: number;
+  /** Processor time of the threads that read and check, in microseconds; 0 where it is not known. */
+  readonly cpuMicroseconds: number;
   /** Reads that were tried a second time. */
   readonly retries: number;
+  /** Tiles that were fetched anew because their bytes here were lost or wrong. */
+  readonly recovered: number;
 }
+
+/** What one read took, in microseconds. */
+export interface ReadTimes {
+  readonly microseconds: number;
+  readonly cpuMicroseconds: number;
+}
+
+/** Gets the tile onto this disk anew; rejects where no other device has it. `locate` then knows the new place. */
+export type RecoverTile = (tile: number, reason: Error) => Promise<void>;
 
 /** Where a tile lies. */
 export interface TilePlace {

@@ -1,4 +1,4 @@
-import type { Backend, BackendModel, RunStats } from '../kernels/backend.ts';
+import type { Backend, BackendModel, Batch, RunStats } from '../kernels/backend.ts';
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
 import type { ExpertCache } from '../window-scheduler/expert-cache.ts';
 import type { Window } from '../window-scheduler/window.ts';
@@ -16,6 +16,8 @@ export interface DevicePassOptions {
   /** Null where this device has no expert tiles. */
   readonly experts: ExpertCache | null;
   readonly kvPages: number;
+  /** Called before a pass, with the number of KV pages up to the highest that it uses. */
+  readonly onPass?: (pages: number) => void;
 }
 
 /** One device's part of a plan: its tiles, the window they stream through, and the buffers of a pass. */
@@ -27,6 +29,7 @@ export class DevicePass {
   readonly experts: ExpertCache | null;
   readonly model: BackendModel;
   readonly kvPages: number;
+  readonly #onPass: (pages: number) => void;
   /** Tile outputs that did not fit their fixed-point range, since the plan began. */
   saturated = 0;
   /** Time inside kernels, in microseconds, since the plan began. */
@@ -40,6 +43,7 @@ export class DevicePass {
     this.window = options.window;
     this.experts = options.experts;
     this.kvPages = options.kvPages;
+    this.#onPass = options.onPass ?? (() => undefined);
     this.model = options.backend.openModel({
       shape: manifest.shape,
       constants: options.constants,
@@ -55,6 +59,14 @@ export class DevicePass {
     const perToken = this.shape.experts!.perToken;
     const picked = new Set(this.model.pass.routes.subarray(0, tokens * perToken));
     return this.tiles.expert[layer]!.filter(tile => picked.has(this.slots.get(tile)!));
+  }
+
+  /** Sets the tokens of the next pass, as BackendModel.setBatch. */
+  begin(batch: Batch): void {
+    let highest = -1;
+    for (const table of batch.pageTables) for (const page of table) highest = Math.max(highest, page);
+    this.#onPass(highest + 1);
+    this.model.setBatch(batch);
   }
 
   count(stats: RunStats): void {

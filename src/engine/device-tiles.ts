@@ -49,12 +49,13 @@ export const attentionTileCount = (tiles: DeviceTiles): number =>
 
 /**
  * Most tokens and logit rows of one pass: the same on every device, so a function of the shape alone. Tokens are
- * bounded by what the activations of a pass may take (about 8 MiB for the residual and the partial sums), rows by 8 MiB of logits.
+ * bounded by what the activations of a pass may take (about 16 MiB for the residual and the partial sums: 256 tokens up to a
+ * width of 8192, so that such a prompt reads the weights once), rows by 8 MiB of logits.
  */
 export function passLimits(shape: ModelShape): { maxTokens: number; maxLogitRows: number } {
   const bounded = (bytes: number, each: number, low: number, high: number): number =>
     Math.max(low, Math.min(high, Math.floor(bytes / each)));
-  const maxTokens = bounded(8 << 20, shape.width * 8, 16, 256);
+  const maxTokens = bounded(16 << 20, shape.width * 8, 16, 256);
   return {
     maxTokens,
     maxLogitRows: Math.min(maxTokens, bounded(8 << 20, paddedVocabulary(shape) * 4, 16, 256)),

@@ -127,7 +127,7 @@ export class PlanRunner implements PassRunner {
     const { residual, logits } = device.model.pass;
     const rows = batch.logitRows.length;
     await plan.embed(ids, residual);
-    device.model.setBatch(batch);
+    device.begin(batch);
     try {
       if (star) await star.beginPass(batch, residual.subarray(0, ids.length * device.shape.width));
       await runLayers(device, star ?? ALONE, ids.length, rows > 0);

@@ -20,14 +20,20 @@ export async function runLayers(
   tokens: number,
   wantLogits: boolean,
 ): Promise<void> {
-  const program = new Program(device, allreduce, tokens);
-  for (let layer = 0; layer < device.shape.layers; layer++) {
-    await attentionHalf(program, layer);
-    await ffnHalf(program, layer);
-  }
-  if (wantLogits) await head(program);
-  else device.window.skip(device.tiles.head);
-  await program.flush();
+  await device.window.pass(async () => {
+    const program = new Program(device, allreduce, tokens);
+    try {
+      for (let layer = 0; layer < device.shape.layers; layer++) {
+        await attentionHalf(program, layer);
+        await ffnHalf(program, layer);
+      }
+      if (wantLogits) await head(program);
+      else device.window.skip(device.tiles.head);
+      await program.flush();
+    } finally {
+      program.end();
+    }
+  });
 }
 
 async function attentionHalf(program: Program, layer: number): Promise<void> {
@@ -44,6 +50,7 @@ async function attentionHalf(program: Program, layer: number): Promise<void> {
 async function normAllHeads(program: Program, layer: number): Promise<void> {
   const tiles = program.device.tiles.attention[layer]!;
   await program.eachTile(tiles, placed => ({ op: 'squares', layer, tiles: placed }));
+  await program.giveBack(); // they are taken once more
   await program.sum();
   program.add({ op: 'square-norms', layer });
 }
@@ -63,13 +70,14 @@ async function head(program: Program): Promise<void> {
   await program.eachTile(program.device.tiles.head, placed => ({ op: 'head-tiles', tiles: placed }));
 }
 
-/** Steps that were not run yet. Nothing runs until `flush`, so a device alone with its weights in memory makes one
- *  native call a pass. */
+/** Steps that were not run yet, and the tiles that they use. Nothing runs until `flush`, so a device alone with its
+ *  weights in memory makes one native call a pass, and one that streams a call for what the disk gave meanwhile. */
 class Program {
   readonly device: DevicePass;
   readonly #allreduce: Allreduce;
   readonly #tokens: number;
   #steps: Step[] = [];
+  #taken: number[] = [];
   /** Sums of this pass so far. */
   #sums = 0;
 
@@ -86,8 +94,24 @@ class Program {
   async flush(): Promise<void> {
     if (this.#steps.length === 0) return;
     const steps = this.#steps;
+    const taken = this.#taken;
     this.#steps = [];
-    this.device.count(await this.device.model.run(steps));
+    this.#taken = [];
+    try {
+      this.device.count(await this.device.model.run(steps));
+    } finally {
+      this.device.window.release(taken);
+    }
+  }
+
+  /** Computes with tiles that stream, so that none is held. */
+  async giveBack(): Promise<void> {
+    if (!this.device.window.resident) await this.flush();
+  }
+
+  /** Gives back the tiles of steps that will not run. */
+  end(): void {
+    this.device.window.release(this.#taken);
   }
 
   /** Replaces the partial sums by those over all devices. */
@@ -117,7 +141,7 @@ class Program {
     }
   }
 
-  /** Adds a step for the tiles as the window has them ready, and gives streamed ones back once computed. */
+  /** Adds a step for the tiles as the window has them ready; what is ready is computed while the disk reads the rest. */
   async eachTile(
     tiles: readonly number[],
     step: (placed: { offset: number; slot: number }[]) => Step,
@@ -125,16 +149,10 @@ class Program {
     const { window, slots } = this.device;
     let wanted = tiles;
     while (wanted.length > 0) {
-      const taken = window.take(wanted);
-      const ready = taken instanceof Promise ? await taken : taken;
+      if (window.pressed || !window.has(wanted)) await this.flush();
+      const ready = await window.take(wanted);
       this.add(step(ready.map(({ tile, offset }) => ({ offset, slot: slots.get(tile)! }))));
-      if (!window.resident) {
-        try {
-          await this.flush();
-        } finally {
-          window.release(ready.map(({ tile }) => tile));
-        }
-      }
+      this.#taken.push(...ready.map(({ tile }) => tile));
       if (ready.length === wanted.length) return;
       const done = new Set(ready.map(({ tile }) => tile));
       wanted = wanted.filter(tile => !done.has(tile));

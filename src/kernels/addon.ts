@@ -4,6 +4,8 @@ import type { DiskAddon } from '../disk-io/disk-addon.ts';
 export interface Addon extends DiskAddon, KernelTests, Rounding, LimitPrograms {
   /** Zeroed memory outside the V8 heap, 4096-byte aligned. */
   allocate(bytes: number): ArrayBuffer;
+  /** Gives the pages inside a part of memory of `allocate` back; they are zero then. */
+  discard(memory: ArrayBuffer, offset: number, bytes: number): void;
   /** Detaches and unmaps memory of `allocate`. Throws while an open model or a read uses it. */
   release(memory: ArrayBuffer): void;
   kernels(): KernelList;
@@ -30,6 +32,8 @@ export interface Addon extends DiskAddon, KernelTests, Rounding, LimitPrograms {
     logits: ArrayBuffer;
     /** [maxTokens, experts of a token] int32 */
     routes: ArrayBuffer;
+    /** Bytes of further memory that passes work in. */
+    scratchBytes: number;
   };
   closeModel(model: NativeModel): void;
   /** Copies the constants anew. Throws while the model runs. */

@@ -78,6 +78,8 @@ export interface RunStats {
 
 export interface BackendModel {
   readonly pass: PassBuffers;
+  /** Bytes of scratch memory and pass buffers, all of it in use from the start. */
+  readonly activationBytes: number;
   /** Sets the tokens of the pass. Throws RangeError where a page, position or row is out of range. */
   setBatch(batch: Batch): void;
   /** Takes the constants anew (they are copied); calibration changes scales between runs. */
@@ -108,6 +110,9 @@ export interface Backend {
   readonly threads: number;
   /** Memory outside the V8 heap, 4096-byte aligned, zeroed. */
   allocate(bytes: number): ArrayBuffer;
+  /** Gives a part of memory of `allocate` back to the system: whole pages of it are zero, and take no memory, until they
+   *  are written again. */
+  discard(memory: ArrayBuffer, offset: number, bytes: number): void;
   /** Gives memory of `allocate` back; the buffer is detached. */
   release(memory: ArrayBuffer): void;
   openModel(memory: ModelMemory): BackendModel;

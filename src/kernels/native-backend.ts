@@ -18,6 +18,7 @@ export function createNativeBackend(addon: Addon, options: { threads: number; ke
     exact: true,
     threads: options.threads,
     allocate: bytes => native(() => addon.allocate(bytes)),
+    discard: (memory, offset, bytes) => native(() => addon.discard(memory, offset, bytes)),
     release: memory => native(() => addon.release(memory)),
     openModel: memory => new NativeBackendModel(addon, pool, memory),
     close() {
@@ -30,6 +31,7 @@ export function createNativeBackend(addon: Addon, options: { threads: number; ke
 
 class NativeBackendModel implements BackendModel {
   readonly pass: PassBuffers;
+  readonly activationBytes: number;
   readonly #addon: Addon;
   readonly #model: NativeModel;
   readonly #angles: LengthFrequencies;
@@ -51,6 +53,10 @@ class NativeBackendModel implements BackendModel {
       logits: new Float32Array(opened.logits),
       routes: new Int32Array(opened.routes),
     };
+    const buffers = [this.pass.residual, this.pass.partial, this.pass.logits, this.pass.routes];
+    // The system gives memory when it is written, and the account counts all of it from the start.
+    for (const buffer of buffers) buffer.fill(0);
+    this.activationBytes = opened.scratchBytes + buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);
   }
 
   setBatch(batch: Batch): void {

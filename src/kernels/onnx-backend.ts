@@ -61,6 +61,7 @@ export function createOnnxBackend(ort: OrtModule, options: OnnxBackendOptions): 
     exact: false,
     threads: options.threads,
     allocate: bytes => new ArrayBuffer(bytes),
+    discard: (memory, offset, bytes) => new Uint8Array(memory, offset, bytes).fill(0),
     release: memory => {
       structuredClone(memory, { transfer: [memory] });
     },
@@ -108,6 +109,11 @@ class OnnxModel implements BackendModel {
       logits: new Float32Array(maxLogitRows * paddedVocabulary(shape)),
       routes: new Int32Array(0),
     };
+  }
+
+  get activationBytes(): number {
+    const { residual, partial, logits } = this.pass;
+    return residual.byteLength + partial.byteLength + logits.byteLength;
   }
 
   setBatch(batch: Batch): void {

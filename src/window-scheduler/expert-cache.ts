@@ -90,6 +90,11 @@ export class ExpertCache {
     }
   }
 
+  /** Bytes of the cache that were ever written. */
+  get memoryBytes(): number {
+    return (this.#places - this.#free.length) * this.#options.tileBytes;
+  }
+
   stats(): ExpertCacheStats {
     const { tileBytes: each } = this.#options;
     return {
@@ -151,7 +156,7 @@ export class ExpertCache {
   /** Never rejects: `take` throws what went wrong. */
   async #read(tile: number, offset: number): Promise<void> {
     try {
-      await this.#options.source.read(tile, this.#options.memory, offset);
+      await this.#options.source.read([tile], this.#options.memory, offset);
       this.#fresh.add(tile);
       this.#idle.set(tile, offset);
     } catch (error) {

@@ -1,54 +1,52 @@
-import { placeInRing, type RingSpace } from './ring.ts';
+import { placeInRing } from './ring.ts';
+import { giveUp, type Slot, slotOf, withoutTile } from './ring-slot.ts';
 import type { WindowLayout } from './window-layout.ts';
 
 /**
  * What is read when, and where to: a pure state machine, (state, event) -> (state, actions).
  *
- * Pinned tiles are read once. Streamed tiles go through the ring in execution order, again and again: each gets bytes
- * of the ring before it is read, and gives them back when it was computed and all before it were.
+ * Pinned runs are read once, to their homes. All others go through the ring in execution order, again and again: each
+ * gets bytes of the ring before it is read, and gives them back when its tiles were computed and all before it were.
  */
 
-export type LoadStatus = 'waiting' | 'reading' | 'ready' | 'failed';
-
-/**
- * reading: under way. ready: in memory. taken: handed out, until its release. failed: keeps its bytes until it is
- * wanted again; retry: wanted again, not yet under way. dropped: under way but not wanted. free: bytes to be given back.
- */
-export type SlotStatus = 'reading' | 'ready' | 'taken' | 'failed' | 'retry' | 'dropped' | 'free';
-
-/** Bytes of the ring that belong to one tile. */
-export interface Slot extends RingSpace {
-  /** Place among the streamed tiles. */
-  readonly place: number;
-  readonly status: SlotStatus;
-}
+/** none: not pinned. leaving: under way, but no longer pinned. */
+export type LoadStatus = 'none' | 'waiting' | 'reading' | 'ready' | 'failed' | 'leaving';
 
 export interface WindowState {
   readonly layout: WindowLayout;
   readonly phase: 'new' | 'running' | 'stopped';
-  /** Of each pinned tile. */
+  /** How many runs of the pin order are pinned. */
+  readonly pinned: number;
+  /** Of each run at its home; [runs]. */
   readonly loads: readonly LoadStatus[];
-  /** First pinned tile that may be waiting. */
+  /** First run that may be waiting to be loaded. */
   readonly nextLoad: number;
   /** Oldest first. */
   readonly slots: readonly Slot[];
-  /** Place of the streamed tile to read next. */
+  /** Run to look at next when reading ahead. */
   readonly next: number;
-  /** Places that reading passes over once. */
+  /** Tiles that reading passes over once. */
   readonly skipped: ReadonlySet<number>;
   /** Reads under way. */
   readonly reading: number;
 }
 
 export type WindowEvent =
-  /** Begin; or, after failed loads of pinned tiles, try them again. */
+  /** Begin; or, after failed loads of pinned runs, try them again. */
   | { readonly type: 'start' }
+  /** The first `count` runs of the pin order stay in memory from now on. No pinned tile is in use. */
+  | { readonly type: 'pin'; readonly count: number }
   /** A read ended well. */
-  | { readonly type: 'readDone'; readonly tile: number }
-  | { readonly type: 'readFailed'; readonly tile: number; readonly error: unknown }
-  /** The tile is the next one that compute needs. Streamed tiles before it that nobody took are given up. */
+  | { readonly type: 'readDone'; readonly run: number; readonly to: 'home' | 'ring' }
+  | {
+      readonly type: 'readFailed';
+      readonly run: number;
+      readonly to: 'home' | 'ring';
+      readonly error: unknown;
+    }
+  /** The tile is the next one that compute needs. Runs before it that nobody took are given up. */
   | { readonly type: 'want'; readonly tile: number }
-  /** A ready tile is handed out. */
+  /** A tile in the ring is handed out. */
   | { readonly type: 'take'; readonly tile: number }
   /** Compute is done with a taken tile. */
   | { readonly type: 'release'; readonly tile: number }
@@ -58,10 +56,12 @@ export type WindowEvent =
   | { readonly type: 'abort' };
 
 export type WindowAction =
-  /** Read the tile to this offset of the weights memory. */
-  | { readonly type: 'read'; readonly tile: number; readonly offset: number }
-  | { readonly type: 'ready'; readonly tile: number; readonly offset: number }
-  | { readonly type: 'fail'; readonly tile: number; readonly error: unknown };
+  /** Read the run to this offset of the weights memory. */
+  | { readonly type: 'read'; readonly run: number; readonly to: 'home' | 'ring'; readonly offset: number }
+  | { readonly type: 'ready'; readonly run: number; readonly to: 'home' | 'ring' }
+  /** The home of the run is not needed any more: its memory may be given back. */
+  | { readonly type: 'discard'; readonly run: number }
+  | { readonly type: 'fail'; readonly run: number; readonly to: 'home' | 'ring'; readonly error: unknown };
 
 export interface WindowStep {
   readonly state: WindowState;
@@ -72,7 +72,8 @@ export function newWindowState(layout: WindowLayout): WindowState {
   return {
     layout,
     phase: 'new',
-    loads: layout.pinned.map(() => 'waiting'),
+    pinned: 0,
+    loads: layout.runs.map(() => 'none'),
     nextLoad: 0,
     slots: [],
     next: 0,
@@ -86,20 +87,18 @@ export function stepWindow(state: WindowState, event: WindowEvent): WindowStep {
   switch (event.type) {
     case 'start':
       return state.phase === 'stopped' ? same(state) : fill({ ...retryLoads(state), phase: 'running' });
+    case 'pin':
+      return fill(pin(state, event.count), leavers(state, event.count));
     case 'readDone':
-      return readEnded(state, event.tile, true, offset => ({ type: 'ready', tile: event.tile, offset }));
+      return event.to === 'home' ? loadEnded(state, event.run, null) : slotEnded(state, event.run, null);
     case 'readFailed':
-      return readEnded(state, event.tile, false, () => ({
-        type: 'fail',
-        tile: event.tile,
-        error: event.error,
-      }));
+      return event.to === 'home' ? loadEnded(state, event.run, event) : slotEnded(state, event.run, event);
     case 'want':
       return fill(want(state, event.tile));
     case 'take':
-      return same(changeSlot(state, event.tile, ['ready'], 'taken'));
+      return same(changeSlot(state, event.tile, slot => take(slot, event.tile)));
     case 'release':
-      return fill(changeSlot(state, event.tile, ['taken'], 'free'));
+      return fill(changeSlot(state, event.tile, slot => release(slot, event.tile)));
     case 'skip':
       return fill(skip(state, event.tile));
     case 'abort':
@@ -107,37 +106,50 @@ export function stepWindow(state: WindowState, event: WindowEvent): WindowStep {
   }
 }
 
-/** Where a streamed tile lies in the weights memory, if it is ready to be taken. */
-export function readyOffset(state: WindowState, tile: number): number | undefined {
-  const slot = state.slots[findSlot(state, tile, ['ready'])];
-  return slot && state.layout.ringOffset + slot.offset;
+/** Where a tile lies in the weights memory, if it may be taken now; a pinned one stays there. */
+export function readyOffset(
+  state: WindowState,
+  tile: number,
+): { readonly offset: number; readonly pinned: boolean } | undefined {
+  const place = state.layout.places.get(tile);
+  if (!place) return undefined;
+  if (state.loads[place.run] === 'ready')
+    return { offset: state.layout.homes[place.run]! + place.offset, pinned: true };
+  const slot = slotOf(state.slots, place.run, tile);
+  if (slot?.status !== 'ready' || !slot.open.includes(tile)) return undefined;
+  return { offset: slot.offset + place.offset, pinned: false };
 }
 
-/** True where a streamed tile is handed out and not released. */
-export const isTaken = (state: WindowState, tile: number): boolean => findSlot(state, tile, ['taken']) >= 0;
+/** True where a tile in the ring is handed out and not released. */
+export const isTaken = (state: WindowState, tile: number): boolean =>
+  state.slots.some(({ held }) => held.includes(tile));
+
+/** Bytes of the ring whose tiles are handed out. */
+export const heldBytes = (state: WindowState): number =>
+  state.slots.reduce((sum, slot) => (slot.held.length > 0 ? sum + slot.bytes : sum), 0);
 
 const same = (state: WindowState): WindowStep => ({ state, actions: [] });
 
-/** Index of the slot of a streamed tile in one of these states, or -1. At most one slot of a tile is not 'free'. */
-function findSlot(state: WindowState, tile: number, statuses: readonly SlotStatus[]): number {
-  const place = state.layout.streamedPlaces.get(tile);
-  return state.slots.findIndex(slot => slot.place === place && statuses.includes(slot.status));
+function changeSlot(state: WindowState, tile: number, change: (slot: Slot) => Slot): WindowState {
+  const place = state.layout.places.get(tile);
+  const slot = place && slotOf(state.slots, place.run, tile);
+  return slot ? { ...state, slots: state.slots.map(each => (each === slot ? change(slot) : each)) } : state;
 }
 
-function changeSlot(
-  state: WindowState,
-  tile: number,
-  from: readonly SlotStatus[],
-  to: SlotStatus,
-): WindowState {
-  const index = findSlot(state, tile, from);
-  const slot = state.slots[index];
-  return slot ? { ...state, slots: state.slots.with(index, { ...slot, status: to }) } : state;
+function take(slot: Slot, tile: number): Slot {
+  if (slot.status !== 'ready' || !slot.open.includes(tile)) return slot;
+  return { ...slot, open: slot.open.filter(other => other !== tile), held: [...slot.held, tile] };
 }
 
-function changeLoad(state: WindowState, place: number, to: LoadStatus): WindowState {
-  const nextLoad = to === 'waiting' ? Math.min(state.nextLoad, place) : state.nextLoad;
-  return { ...state, loads: state.loads.with(place, to), nextLoad };
+function release(slot: Slot, tile: number): Slot {
+  return slot.held.includes(tile) ? withoutTile(slot, tile) : slot;
+}
+
+// --- pinned runs ---
+
+function changeLoad(state: WindowState, run: number, to: LoadStatus): WindowState {
+  const nextLoad = to === 'waiting' ? Math.min(state.nextLoad, run) : state.nextLoad;
+  return { ...state, loads: state.loads.with(run, to), nextLoad };
 }
 
 function retryLoads(state: WindowState): WindowState {
@@ -145,69 +157,82 @@ function retryLoads(state: WindowState): WindowState {
   return { ...state, loads, nextLoad: 0 };
 }
 
-/** A read under way ended; `tell` makes the action for whoever wants the tile. */
-function readEnded(
-  before: WindowState,
-  tile: number,
-  well: boolean,
-  tell: (offset: number) => WindowAction,
-): WindowStep {
-  const { layout } = before;
-  const state = { ...before, reading: before.reading - 1 };
-  const pinned = layout.pinnedPlaces.get(tile);
-  if (pinned !== undefined) {
-    if (state.loads[pinned] !== 'reading') return same(before);
-    const loaded = changeLoad(state, pinned, well ? 'ready' : 'failed');
-    return fill(loaded, [tell(layout.pinned[pinned]!.offset)]);
-  }
-  const index = findSlot(state, tile, ['reading', 'dropped']);
-  const slot = state.slots[index];
-  if (!slot) return same(before);
-  if (slot.status === 'dropped') return fill(changeSlot(state, tile, ['dropped'], 'free'));
-  const ended = changeSlot(state, tile, ['reading'], well ? 'ready' : 'failed');
-  return fill(ended, [tell(layout.ringOffset + slot.offset)]);
+function pin(state: WindowState, count: number): WindowState {
+  const { pinPlaces } = state.layout;
+  const loads = state.loads.map((load, run): LoadStatus => {
+    const stays = pinPlaces[run]! < count;
+    if (stays) return load === 'none' ? 'waiting' : load === 'leaving' ? 'reading' : load;
+    return load === 'reading' || load === 'leaving' ? 'leaving' : 'none';
+  });
+  // What is in the ring of runs that are pinned now is not needed there.
+  const slots = state.slots.map(slot => (pinPlaces[slot.run]! < count ? giveUp(slot) : slot));
+  return { ...state, pinned: count, loads, slots, nextLoad: 0 };
 }
 
-/** What becomes of a slot that nobody needs any more. */
-const given: Readonly<Record<SlotStatus, SlotStatus>> = {
-  reading: 'dropped',
-  ready: 'free',
-  taken: 'taken',
-  failed: 'free',
-  retry: 'free',
-  dropped: 'dropped',
-  free: 'free',
-};
+/** Runs in memory that are not pinned any more. */
+const leavers = ({ layout, loads, pinned }: WindowState, count: number): WindowAction[] =>
+  layout.pinOrder
+    .slice(count, pinned)
+    .filter(run => loads[run] === 'ready')
+    .map(run => ({ type: 'discard', run }));
 
-function giveUp(slot: Slot): Slot {
-  const status = given[slot.status];
-  return status === slot.status ? slot : { ...slot, status };
+function loadEnded(before: WindowState, run: number, failed: { error: unknown } | null): WindowStep {
+  const state = { ...before, reading: before.reading - 1 };
+  const load = state.loads[run];
+  if (load === 'leaving') return fill(changeLoad(state, run, 'none'), [{ type: 'discard', run }]);
+  if (load !== 'reading') return same(before);
+  const ended = changeLoad(state, run, failed ? 'failed' : 'ready');
+  const action: WindowAction = failed
+    ? { type: 'fail', run, to: 'home', error: failed.error }
+    : { type: 'ready', run, to: 'home' };
+  return fill(ended, [action]);
+}
+
+// --- the ring ---
+
+function slotEnded(before: WindowState, run: number, failed: { error: unknown } | null): WindowStep {
+  const state = { ...before, reading: before.reading - 1 };
+  const index = state.slots.findIndex(
+    slot => slot.run === run && (slot.status === 'reading' || slot.status === 'dropped'),
+  );
+  const slot = state.slots[index];
+  if (!slot) return same(before);
+  const to = slot.status === 'dropped' ? 'free' : failed ? 'failed' : 'ready';
+  const ended = { ...state, slots: state.slots.with(index, { ...slot, status: to }) };
+  if (to === 'free') return fill(ended);
+  const action: WindowAction = failed
+    ? { type: 'fail', run, to: 'ring', error: failed.error }
+    : { type: 'ready', run, to: 'ring' };
+  return fill(ended, [action]);
 }
 
 function want(state: WindowState, tile: number): WindowState {
-  const pinned = state.layout.pinnedPlaces.get(tile);
-  if (pinned !== undefined) {
-    return state.loads[pinned] === 'failed' ? changeLoad(state, pinned, 'waiting') : state;
-  }
-  const place = state.layout.streamedPlaces.get(tile);
-  if (place === undefined) return state;
-  const index = findSlot(state, tile, ['reading', 'ready', 'taken', 'failed', 'retry']);
-  if (index < 0) {
+  const place = state.layout.places.get(tile);
+  if (!place) return state;
+  const load = state.loads[place.run];
+  if (load !== 'none' && load !== 'leaving')
+    return load === 'failed' ? changeLoad(state, place.run, 'waiting') : state;
+  const slot = slotOf(state.slots, place.run, tile);
+  if (!slot) {
     const skipped = new Set(state.skipped);
-    skipped.delete(place);
-    return { ...state, slots: state.slots.map(giveUp), next: place, skipped };
+    skipped.delete(tile);
+    return { ...state, slots: state.slots.map(giveUp), next: place.run, skipped };
   }
-  const slots = state.slots.map((slot, i) => (i < index ? giveUp(slot) : slot));
-  return changeSlot({ ...state, slots }, tile, ['failed'], 'retry');
+  const index = state.slots.indexOf(slot);
+  const slots = state.slots.map((each, i) => {
+    if (i < index) return giveUp(each);
+    return i === index && each.status === 'failed' ? { ...each, status: 'retry' as const } : each;
+  });
+  return { ...state, slots };
 }
 
 function skip(state: WindowState, tile: number): WindowState {
-  const place = state.layout.streamedPlaces.get(tile);
-  if (place === undefined) return state;
-  const index = findSlot(state, tile, ['reading', 'ready', 'taken', 'failed', 'retry']);
-  const slot = state.slots[index];
-  if (!slot) return { ...state, skipped: new Set(state.skipped).add(place) };
-  return { ...state, slots: state.slots.with(index, giveUp(slot)) };
+  const place = state.layout.places.get(tile);
+  const load = place && state.loads[place.run];
+  if (!place || (load !== 'none' && load !== 'leaving')) return state;
+  const slot = slotOf(state.slots, place.run, tile);
+  if (!slot) return { ...state, skipped: new Set(state.skipped).add(tile) };
+  return changeSlot(state, tile, each => withoutTile(each, tile));
 }
 
 /** Gives bytes back and starts as many reads as there are bytes and reads allowed for. */
@@ -231,46 +256,58 @@ function reclaim(state: WindowState): WindowState {
 }
 
 function retryRead(state: WindowState): WindowStep | undefined {
-  const slot = state.slots.find(({ status }) => status === 'retry');
+  const index = state.slots.findIndex(({ status }) => status === 'retry');
+  const slot = state.slots[index];
   if (!slot) return undefined;
-  const { tile } = state.layout.streamed[slot.place]!;
   return {
-    state: changeSlot(state, tile, ['retry'], 'reading'),
-    actions: [{ type: 'read', tile, offset: state.layout.ringOffset + slot.offset }],
+    state: { ...state, slots: state.slots.with(index, { ...slot, status: 'reading' }) },
+    actions: [{ type: 'read', run: slot.run, to: 'ring', offset: slot.offset }],
   };
 }
 
 function loadRead(state: WindowState): WindowStep | undefined {
-  let place = state.nextLoad;
-  while (place < state.loads.length && state.loads[place] !== 'waiting') place++;
-  const pinned = state.layout.pinned[place];
-  if (!pinned) return undefined;
+  let run = state.nextLoad;
+  while (run < state.loads.length && state.loads[run] !== 'waiting') run++;
+  if (run === state.loads.length) return undefined;
   return {
-    state: { ...changeLoad(state, place, 'reading'), nextLoad: place + 1 },
-    actions: [{ type: 'read', tile: pinned.tile, offset: pinned.offset }],
+    state: { ...changeLoad(state, run, 'reading'), nextLoad: run + 1 },
+    actions: [{ type: 'read', run, to: 'home', offset: state.layout.homes[run]! }],
   };
 }
 
-/** The next streamed tile, if the ring has room and does not hold it already. */
+/** The next run that streams, if the ring has room and does not hold it already. */
 function aheadRead(before: WindowState): WindowStep | undefined {
-  const { layout } = before;
-  if (layout.streamed.length === 0) return undefined;
-  const state = passSkipped(before);
-  const { tile, bytes } = layout.streamed[state.next]!;
-  if (state.slots.some(slot => slot.place === state.next && slot.status !== 'free')) return undefined;
-  const offset = placeInRing(state.slots, bytes, layout.ringBytes);
+  const found = nextStreamed(before);
+  if (!found) return undefined;
+  const { run, open, skipped } = found;
+  const { layout, slots } = before;
+  if (slots.some(slot => slot.run === run && slot.status !== 'free')) return undefined;
+  const { bytes } = layout.runs[run]!;
+  const offset = placeInRing(slots, bytes, layout.ringBytes);
   if (offset === undefined) return undefined;
-  const slot: Slot = { place: state.next, offset, bytes, status: 'reading' };
+  const slot: Slot = { run, offset, bytes, status: 'reading', open, held: [] };
   return {
-    state: { ...state, slots: [...state.slots, slot], next: (state.next + 1) % layout.streamed.length },
-    actions: [{ type: 'read', tile, offset: layout.ringOffset + offset }],
+    state: { ...before, slots: [...slots, slot], skipped, next: (run + 1) % layout.runs.length },
+    actions: [{ type: 'read', run, to: 'ring', offset }],
   };
 }
 
-function passSkipped(state: WindowState): WindowState {
-  if (!state.skipped.has(state.next)) return state;
-  const skipped = new Set(state.skipped);
-  let next = state.next;
-  while (skipped.delete(next)) next = (next + 1) % state.layout.streamed.length;
-  return { ...state, next, skipped };
+/** From `next` on the first run that streams and of which a tile is not skipped; what was skipped on the way is used up. */
+function nextStreamed(
+  state: WindowState,
+): { run: number; open: readonly number[]; skipped: ReadonlySet<number> } | undefined {
+  const { runs } = state.layout;
+  let { skipped } = state;
+  for (let i = 0; i < runs.length; i++) {
+    const run = (state.next + i) % runs.length;
+    const load = state.loads[run];
+    if (load !== 'none' && load !== 'leaving') continue;
+    const tiles = runs[run]!.tiles.map(({ tile }) => tile);
+    if (!tiles.some(tile => skipped.has(tile))) return { run, open: tiles, skipped };
+    const left = new Set(skipped);
+    const open = tiles.filter(tile => !left.delete(tile));
+    skipped = left;
+    if (open.length > 0) return { run, open, skipped };
+  }
+  return undefined;
 }

@@ -1,9 +1,11 @@
 import type { TileSource } from '../disk-io/tile-source.ts';
 import { PotluckError } from '../errors/errors.ts';
-import type { WindowPlan, WindowTile } from './choose-pinned.ts';
-import { layOut, type WindowLayout } from './window-layout.ts';
+import { pinnedCount, type WindowPlan } from './plan-window.ts';
+import { layOut, pinnedEnd, type WindowLayout } from './window-layout.ts';
 import {
+  heldBytes,
   isTaken,
+  type LoadStatus,
   newWindowState,
   readyOffset,
   stepWindow,
@@ -21,15 +23,16 @@ export interface PlacedNow {
 }
 
 export interface WindowOptions {
-  /** In execution order. */
-  readonly tiles: readonly WindowTile[];
-  /** Weights memory, 4096-byte aligned: at least the pinned bytes and the ring of the plan. */
-  readonly memory: ArrayBuffer;
-  /** Of choosePinned for the same tiles. */
   readonly plan: WindowPlan;
+  /** Bytes for tiles at the start; see `resize`. */
+  readonly budget: number;
+  /** Weights memory, 4096-byte aligned: the ring and the largest budget that there may be. */
+  readonly memory: ArrayBuffer;
+  /** Gives `bytes` of the weights memory from `offset` on back to the system. */
+  discard(offset: number, bytes: number): void;
   /** Stays the caller's: `close` does not close it. */
   readonly source: TileSource;
-  /** Most reads under way; 4 where nothing is said. */
+  /** Most reads under way; 8 where nothing is said: so many that the disk is busy while this thread is at other things. */
   readonly readDepth?: number;
   /** Monotonic clock in microseconds. */
   now(): number;
@@ -46,13 +49,17 @@ export interface WindowDeadline {
 }
 
 export interface WindowStats {
+  /** Of the runs that stay in memory. */
   readonly pinnedBytes: number;
+  /** 0 where everything stays. */
   readonly ringBytes: number;
+  /** Bytes that a pass reads which uses every tile. */
+  readonly streamedBytesPerPass: number;
   /** Bytes read through the ring since the start. */
   readonly streamedBytes: number;
-  /** Tiles read since the start, pinned ones included. */
+  /** Runs read since the start, pinned ones included. */
   readonly reads: number;
-  /** Reads that failed, each after its second try. */
+  /** Reads that failed, after all tries. */
   readonly failedReads: number;
   /** Time that `take` waited, in microseconds. */
   readonly waitMicroseconds: number;
@@ -66,36 +73,57 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-const USUAL_READ_DEPTH = 4;
+const USUAL_READ_DEPTH = 8;
+const IN_MEMORY: ReadonlySet<LoadStatus> = new Set(['reading', 'ready', 'failed', 'leaving']);
 
 /**
- * The tiles of this device that are in memory now: performs what the machine says. `start`, then for every half layer
- * `take` and `release` until all its tiles were had, `skip` for tiles that a pass does not use, and `close`.
+ * The tiles of this device that are in memory now: performs what the machine says. `start`, then in every `pass` for each
+ * half layer `take` and `release` until all its tiles were had, `skip` for tiles that the pass does not use, and `close`.
  */
 export class Window {
-  /** True where every tile stays in memory: `take` then never waits, and nothing needs `release`. */
-  readonly resident: boolean;
   readonly #options: WindowOptions;
   readonly #layout: WindowLayout;
-  readonly #loaded = new Map<number, PlacedNow>();
   readonly #reads = new Set<Promise<void>>();
   #state: WindowState;
   #starting: PromiseWithResolvers<void> | undefined;
   #waiting: Waiting | undefined;
+  /** Runs at home. */
+  #loaded = 0;
+  #inPass = false;
+  /** Bytes were read to the ring since it was last given back. */
+  #ringUsed = false;
+  #budget: number;
   #streamedBytes = 0;
   #readCount = 0;
   #failedReads = 0;
   #waitMicroseconds = 0;
 
   constructor(options: WindowOptions) {
-    const { tiles, plan, memory } = options;
     this.#options = options;
-    this.#layout = layOut(tiles, plan, options.readDepth ?? USUAL_READ_DEPTH);
+    this.#layout = layOut(options.plan, options.readDepth ?? USUAL_READ_DEPTH);
     this.#state = newWindowState(this.#layout);
-    this.resident = this.#layout.streamed.length === 0;
-    if (memory.byteLength < plan.pinnedBytes + plan.ringBytes) {
-      throw new PotluckError('INTERNAL', 'The weights memory is smaller than the plan of the window.');
-    }
+    this.#budget = options.budget;
+    this.#applyBudget();
+  }
+
+  /** True where every tile is in memory: `take` then never waits, and nothing needs `release`. */
+  get resident(): boolean {
+    return this.#loaded === this.#layout.runs.length;
+  }
+
+  /** True where so much of the ring is handed out that reading ahead would soon stop: compute, and release. */
+  get pressed(): boolean {
+    return 2 * heldBytes(this.#state) >= this.#layout.ringBytes;
+  }
+
+  /** Bytes of the weights memory that were written and not given back. */
+  get memoryBytes(): number {
+    const { loads, layout } = this.#state;
+    const homes = layout.runs.reduce(
+      (sum, { bytes }, run) => (IN_MEMORY.has(loads[run]!) ? sum + bytes : sum),
+      0,
+    );
+    return this.#ringUsed ? homes + layout.ringBytes : homes;
   }
 
   /**
@@ -109,6 +137,28 @@ export class Window {
     this.#dispatch({ type: 'start' });
     this.#settleStart();
     return promise;
+  }
+
+  /** Another budget for tiles, in bytes: pins more, or gives memory back. Between passes; during one, when it ends. */
+  resize(budget: number): void {
+    this.#budget = budget;
+    if (!this.#inPass) this.#applyBudget();
+  }
+
+  /** Runs one pass: tiles that are pinned stay where they are while it runs. */
+  async pass<T>(work: () => Promise<T>): Promise<T> {
+    this.#inPass = true;
+    try {
+      return await work();
+    } finally {
+      this.#inPass = false;
+      this.#applyBudget();
+    }
+  }
+
+  /** Whether `take` would answer at once. */
+  has(tiles: readonly number[]): boolean {
+    return tiles.length === 0 || tiles.some(tile => readyOffset(this.#state, tile) !== undefined);
   }
 
   /**
@@ -127,10 +177,8 @@ export class Window {
 
   /** Ends the use of tiles that `take` gave. */
   release(tiles: readonly number[]): void {
-    if (this.resident) return;
-    for (const tile of tiles) {
-      if (!this.#layout.pinnedPlaces.has(tile)) this.#dispatch({ type: 'release', tile });
-    }
+    if (this.#state.slots.length === 0) return;
+    for (const tile of tiles) this.#dispatch({ type: 'release', tile });
   }
 
   /** This pass does not use these tiles: they are not read for it, or their bytes are given back. */
@@ -144,9 +192,12 @@ export class Window {
   }
 
   stats(): WindowStats {
+    const { pinned, layout } = this.#state;
+    const pinnedBytes = pinnedEnd(layout, pinned) - layout.ringBytes;
     return {
-      pinnedBytes: this.#layout.ringOffset,
-      ringBytes: this.#layout.ringBytes,
+      pinnedBytes,
+      ringBytes: pinned === layout.runs.length ? 0 : layout.ringBytes,
+      streamedBytesPerPass: this.#options.plan.totalBytes - pinnedBytes,
       streamedBytes: this.#streamedBytes,
       reads: this.#readCount,
       failedReads: this.#failedReads,
@@ -163,38 +214,46 @@ export class Window {
     await Promise.all(this.#reads);
   }
 
-  /** Tells the machine what compute needs next: the first tile, and the first that streams. */
+  #applyBudget(): void {
+    const most = this.#options.memory.byteLength;
+    let count = pinnedCount(this.#options.plan, this.#budget);
+    while (count > 0 && pinnedEnd(this.#layout, count) > most) count--;
+    if (count === this.#state.pinned) return;
+    this.#dispatch({ type: 'pin', count });
+    this.#loaded = this.#state.loads.filter(load => load === 'ready').length;
+  }
+
+  /** The ring takes no memory while everything stays. */
+  #discardRing(): void {
+    const { layout, slots, pinned } = this.#state;
+    if (!this.#ringUsed || slots.length > 0 || pinned < layout.runs.length) return;
+    this.#ringUsed = false;
+    this.#options.discard(0, layout.ringBytes);
+  }
+
+  /** Tells the machine what compute needs next: the first tile, and the first that is not in memory. */
   #wantFirst(tiles: readonly number[]): void {
-    const first = tiles[0]!;
-    const streamed = tiles.find(tile => this.#layout.streamedPlaces.has(tile));
-    if (streamed !== undefined) this.#dispatch({ type: 'want', tile: streamed });
-    if (first !== streamed && !this.#loaded.has(first)) this.#dispatch({ type: 'want', tile: first });
+    const missing = tiles.find(tile => readyOffset(this.#state, tile)?.pinned !== true);
+    if (missing !== undefined) this.#dispatch({ type: 'want', tile: missing });
   }
 
   #collect(tiles: readonly number[]): PlacedNow[] {
     const placed: PlacedNow[] = [];
     for (const tile of tiles) {
-      const loaded = this.#loaded.get(tile);
-      if (loaded) {
-        placed.push(loaded);
-        continue;
-      }
-      const offset = readyOffset(this.#state, tile);
-      if (offset === undefined) {
+      const at = readyOffset(this.#state, tile);
+      if (at === undefined) {
         this.#checkWantable(tile);
         continue;
       }
-      this.#dispatch({ type: 'take', tile });
-      placed.push({ tile, offset });
+      if (!at.pinned) this.#dispatch({ type: 'take', tile });
+      placed.push({ tile, offset: at.offset });
     }
     return placed;
   }
 
   #checkWantable(tile: number): void {
     if (this.#state.phase === 'new') throw misuse('a take came before start');
-    const { pinnedPlaces, streamedPlaces } = this.#layout;
-    if (!pinnedPlaces.has(tile) && !streamedPlaces.has(tile))
-      throw misuse(`tile ${tile} is not of this window`);
+    if (!this.#layout.places.has(tile)) throw misuse(`tile ${tile} is not of this window`);
     if (isTaken(this.#state, tile)) throw misuse(`tile ${tile} was taken and not released`);
   }
 
@@ -226,42 +285,51 @@ export class Window {
     const { state, actions } = stepWindow(this.#state, event);
     this.#state = state;
     for (const action of actions) this.#perform(action);
+    this.#discardRing();
   }
 
   #perform(action: WindowAction): void {
     if (action.type === 'read') {
-      const read = this.#read(action.tile, action.offset);
+      this.#ringUsed ||= action.to === 'ring';
+      const read = this.#read(action.run, action.to, action.offset);
       this.#reads.add(read);
       void read.then(() => this.#reads.delete(read));
+    } else if (action.type === 'discard') {
+      this.#options.discard(this.#layout.homes[action.run]!, this.#layout.runs[action.run]!.bytes);
     } else if (action.type === 'ready') {
-      const pinned = this.#layout.pinnedPlaces.has(action.tile);
-      if (pinned) this.#loaded.set(action.tile, { tile: action.tile, offset: action.offset });
+      if (action.to === 'home') this.#loaded++;
       this.#settleStart();
       this.#settleTake();
     } else {
-      this.#fail(action.tile, action.error);
+      this.#fail(action.run, action.to, action.error);
     }
   }
 
   /** Never rejects: what went wrong is an event. */
-  async #read(tile: number, offset: number): Promise<void> {
+  async #read(run: number, to: 'home' | 'ring', offset: number): Promise<void> {
     const { source, memory } = this.#options;
+    const { tiles, bytes } = this.#layout.runs[run]!;
     try {
-      await source.read(tile, memory, offset);
+      await source.read(
+        tiles.map(({ tile }) => tile),
+        memory,
+        offset,
+      );
     } catch (error) {
       this.#failedReads++;
-      this.#dispatch({ type: 'readFailed', tile, error });
+      this.#dispatch({ type: 'readFailed', run, to, error });
       return;
     }
     this.#readCount++;
-    const place = this.#layout.streamedPlaces.get(tile);
-    if (place !== undefined) this.#streamedBytes += this.#layout.streamed[place]!.bytes;
-    this.#dispatch({ type: 'readDone', tile });
+    if (to === 'ring') this.#streamedBytes += bytes;
+    this.#dispatch({ type: 'readDone', run, to });
   }
 
   #settleStart(): void {
-    if (this.#loaded.size < this.#layout.pinned.length) return;
-    this.#starting?.resolve();
+    const { loads } = this.#state;
+    if (this.#starting === undefined || loads.some(load => load === 'waiting' || load === 'reading')) return;
+    if (loads.includes('failed')) return;
+    this.#starting.resolve();
     this.#starting = undefined;
   }
 
@@ -271,13 +339,14 @@ export class Window {
     if (placed.length > 0) this.#endWait()?.resolve(placed);
   }
 
-  /** An error of a tile that nobody waits for is not lost: a take of that tile reads it again. */
-  #fail(tile: number, error: unknown): void {
-    if (this.#starting && this.#layout.pinnedPlaces.has(tile)) {
+  /** An error of a run that nobody waits for is not lost: a take of its tiles reads it again. */
+  #fail(run: number, to: 'home' | 'ring', error: unknown): void {
+    if (this.#starting && to === 'home') {
       this.#starting.reject(error);
       this.#starting = undefined;
     }
-    if (this.#waiting?.tiles[0] === tile) this.#endWait()?.reject(error);
+    const first = this.#waiting?.tiles[0];
+    if (first !== undefined && this.#layout.places.get(first)?.run === run) this.#endWait()?.reject(error);
   }
 }
 

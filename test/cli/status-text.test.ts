@@ -9,9 +9,18 @@ test('a status says who does what', () => {
   const window = {
     pinnedBytes: 6 << 20,
     ringBytes: 1 << 20,
+    streamedBytesPerPass: 0,
     streamedBytes: 0,
     reads: 0,
     waitMicroseconds: 0,
+    ...{
+      computeMicroseconds: 0,
+      how: 'O_DIRECT',
+      readBytes: 0,
+      readCpuMicroseconds: 0,
+      retries: 0,
+      recovered: 0,
+    },
   };
   const text = statusText(
     status({

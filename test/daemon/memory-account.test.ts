@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { type AccountInput, accountMemory } from '../../src/daemon/memory-account.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
 import { plainFeatures } from '../../src/pack/plain-shape.ts';
-import { kvPageBytes } from '../../src/pack/tile-shape.ts';
+import { kvPageBytes, PAGE_POSITIONS } from '../../src/pack/tile-shape.ts';
 
 const shape: ModelShape = {
   weights: 'w4',
@@ -31,24 +31,30 @@ const input: AccountInput = {
   attentionTiles: 40,
   tileBytes: 20 << 20,
   leastWindow: 400 << 10,
-  processBytes: 90 << 20,
+  activationBytes: null,
+  processBytes: 60 << 20,
+  reserveBytes: 24 << 20,
+  kvPagesUsed: 0,
 };
 const total = (account: object): number => Object.values(account).reduce((sum, n) => sum + n, 0);
 
 test('without a budget every tile fits, and the KV cache holds four full sequences', () => {
-  const { account, kvPages } = accountMemory(input);
+  const { account, mostKvPages } = accountMemory(input);
   expect(account.weights).toBe(20 << 20);
-  expect(kvPages).toBe((4 * 1024) / 32);
+  expect(mostKvPages).toBe((4 * 1024) / PAGE_POSITIONS);
 });
 
 test.each([124, 140, 160, 200, 400].map(mib => mib << 20))(
   'the account of %i bytes keeps to the budget',
   budget => {
-    const { account, kvPages } = accountMemory({ ...input, budget });
+    const { account, mostKvPages } = accountMemory({ ...input, budget });
     expect(total(account)).toBeLessThanOrEqual(budget);
     expect(account.weights).toBeGreaterThan(0);
     expect(account.weights % 4096).toBe(0);
-    expect(kvPages * kvPageBytes(shape, 40)).toBe(account.kv);
+    expect(account.kv).toBe((256 / PAGE_POSITIONS) * kvPageBytes(shape, 40));
+    const full = accountMemory({ ...input, budget, kvPagesUsed: mostKvPages }).account;
+    expect(total(full)).toBeLessThanOrEqual(budget);
+    expect(full.weights).toBeGreaterThanOrEqual(input.leastWindow - 4096);
   },
 );
 
@@ -59,6 +65,15 @@ test('more memory never means less for weights', () => {
     expect(weights).toBeGreaterThanOrEqual(before);
     before = weights;
   }
+});
+
+test('pages that are written take room from tiles, and nothing else', () => {
+  const budget = 118 << 20;
+  const { account: before } = accountMemory({ ...input, budget });
+  const { account: after } = accountMemory({ ...input, budget, kvPagesUsed: 40 });
+  expect(after.kv).toBe(40 * kvPageBytes(shape, 40));
+  expect(Math.abs(total(after) - total(before))).toBeLessThan(4096);
+  expect({ ...after, kv: 0, weights: 0 }).toEqual({ ...before, kv: 0, weights: 0 });
 });
 
 test('a window limit holds whatever the budget leaves', () => {

@@ -26,6 +26,7 @@ function allocate(bytes: number): ArrayBuffer {
 interface Outcome {
   readonly error: TileReadError | null;
   readonly microseconds: number;
+  readonly cpuMicroseconds: number;
 }
 
 function read(
@@ -36,8 +37,9 @@ function read(
   at = 0,
 ): Promise<Outcome> {
   return new Promise(resolve => {
-    addon.readTile(reader, file, place.offset, place.bytes, memory, at, place.crc32c, (error, microseconds) =>
-      resolve({ error, microseconds }),
+    const tiles = Float64Array.of(place.bytes, place.crc32c);
+    addon.readRun(reader, file, place.offset, memory, at, tiles, (error, microseconds, cpuMicroseconds) =>
+      resolve({ error, microseconds, cpuMicroseconds }),
     );
   });
 }
@@ -91,6 +93,48 @@ describe('the addon reads tiles', () => {
 
   it.skipIf(process.platform !== 'linux')('through the cache where the file system refuses O_DIRECT', () => {
     expect(addon.openFile('/proc/version', true)).toMatchObject({ direct: false, how: 'buffered' });
+  });
+});
+
+describe('the addon reads runs of tiles', () => {
+  const sizes = [4096, 3 * MIB, 8192, 2 * MIB + 4096];
+
+  async function openRun() {
+    const path = `${await temporaryFolder()}/tiles.bin`;
+    const tiles = await writeTiles(path, sizes);
+    const bytes = sizes.reduce((sum, each) => sum + each, 0);
+    const memory = allocate(bytes);
+    const reader = openReader(2);
+    const readAll = (crcs: readonly number[]): Promise<TileReadError | null> => {
+      const words = Float64Array.from(tiles.flatMap(({ bytes: each }, i) => [each, crcs[i]!]));
+      const { file } = addon.openFile(path, true);
+      return new Promise(resolve =>
+        addon.readRun(reader, file, 0, memory, 0, words, error => resolve(error)),
+      );
+    };
+    return { path, tiles, memory, readAll };
+  }
+
+  it('at once, each into place', async () => {
+    const { tiles, memory, readAll } = await openRun();
+    expect(await readAll(tiles.map(({ crc32c }) => crc32c))).toBe(null);
+    for (const { offset, bytes, content } of tiles)
+      expect(Buffer.compare(new Uint8Array(memory, offset, bytes), content)).toBe(0);
+  });
+
+  it('and says which of them is wrong', async () => {
+    const { path, tiles, readAll } = await openRun();
+    const crcs = tiles.map(({ crc32c }) => crc32c);
+    const whole = Buffer.concat(tiles.map(({ content }) => content));
+    for (const [part, { offset, bytes }] of tiles.entries()) {
+      const bad = Buffer.from(whole);
+      bad[offset + bytes - 1]! ^= 1;
+      await writeFile(path, bad);
+      expect(await readAll(crcs)).toMatchObject({ kind: 'crc', part, expected: crcs[part] });
+      expect(await readAll(crcs.with(part, -1))).toBe(null);
+    }
+    await truncate(path, tiles[2]!.offset + 4096);
+    expect(await readAll(crcs)).toMatchObject({ kind: 'short', part: 2, expected: 8192, actual: 4096 });
   });
 });
 
@@ -149,27 +193,32 @@ describe('the addon guards its objects', () => {
     const reader = openReader(1);
     const { file } = addon.openFile(path, true);
     const memory = allocate(8192);
-    const good = [reader, file, 0, 8192, memory, 0, tile!.crc32c, () => undefined] as const;
+    const tiles = (bytes: number, crc: number) => Float64Array.of(bytes, crc);
+    const good = [reader, file, 0, memory, 0, tiles(8192, tile!.crc32c), () => undefined] as const;
     const call = (place: number, value: unknown) => () =>
-      addon.readTile(...(good.with(place, value as never) as unknown as Parameters<typeof addon.readTile>));
+      addon.readRun(...(good.with(place, value as never) as unknown as Parameters<typeof addon.readRun>));
     expect(call(0, file)).toThrow(/reader/);
     expect(call(0, {})).toThrow(/reader/);
     expect(call(1, reader)).toThrow(/file/);
     expect(call(2, 512)).toThrow(/fileOffset/);
     expect(call(2, -4096)).toThrow(/fileOffset/);
-    expect(call(3, 0)).toThrow(/bytes/);
-    expect(call(3, 100)).toThrow(/bytes/);
-    expect(call(3, 12_288)).toThrow(/memory/);
-    expect(call(4, new Uint8Array(8192))).toThrow(/memory/);
-    expect(call(4, new ArrayBuffer(1 << 16))).toThrow(RangeError);
-    expect(call(5, 4096)).toThrow(/memoryOffset/);
-    expect(call(5, 1)).toThrow(/memoryOffset/);
-    expect(call(6, -1)).toThrow(/crc32c/);
-    expect(call(7, null)).toThrow(/done/);
+    expect(call(3, new Uint8Array(8192))).toThrow(/memory/);
+    expect(call(3, new ArrayBuffer(1 << 16))).toThrow(RangeError);
+    expect(call(4, 4096)).toThrow(/memoryOffset/);
+    expect(call(4, 1)).toThrow(/memoryOffset/);
+    expect(call(5, tiles(0, 0))).toThrow(/tiles/);
+    expect(call(5, tiles(4097, 0))).toThrow(/bytes of a tile/);
+    expect(call(5, tiles(12_288, 0))).toThrow(/memory/);
+    expect(call(5, tiles(8192, -2))).toThrow(/crc32c/);
+    expect(call(5, tiles(8192, Number.NaN))).toThrow(/crc32c/);
+    expect(call(5, new Float64Array(0))).toThrow(/tiles/);
+    expect(call(5, new Float64Array(3))).toThrow(/tiles/);
+    expect(call(5, [8192, 0])).toThrow(/tiles/);
+    expect(call(6, null)).toThrow(/done/);
     expect(() => addon.createReader(0)).toThrow(/threads/);
     expect((await read(reader, file, tile!, memory)).error).toBe(null);
     addon.closeFile(file);
-    expect(call(6, 0)).toThrow(/closed/);
+    expect(call(4, 0)).toThrow(/closed/);
   });
 
   it('keeps reader, file and memory while a read is under way', async () => {
@@ -199,7 +248,7 @@ describe('the addon guards its objects', () => {
       const addon = require(process.argv[1]);
       const reader = addon.createReader(2), memory = addon.allocate(2 << 20);
       const { file } = addon.openFile(process.argv[2], true);
-      addon.readTile(reader, file, 0, 2 << 20, memory, 0, 0, error => console.log(error.kind));`;
+      addon.readRun(reader, file, 0, memory, 0, Float64Array.of(2 << 20, 0), error => console.log(error.kind));`;
     expect((await runNode(script, path)).stdout).toBe('crc\n');
   });
 
@@ -212,7 +261,7 @@ describe('the addon guards its objects', () => {
         const addon = require(library);
         const reader = addon.createReader(2), memory = addon.allocate(2 << 20);
         const { file } = addon.openFile(path, true);
-        for (let i = 0; i < 100; i++) addon.readTile(reader, file, 0, 2 << 20, memory, 0, 0, () => {});
+        for (let i = 0; i < 100; i++) addon.readRun(reader, file, 0, memory, 0, Float64Array.of(2 << 20, 0), () => {});
       };
       const [, library, path] = process.argv;
       begin(library, path);

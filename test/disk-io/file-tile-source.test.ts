@@ -37,7 +37,7 @@ describe('file tile source', () => {
     });
     const memory = new ArrayBuffer(80 * 8192);
     for (let i = 0; i < 80; i += 2) {
-      await Promise.all([source.read(i, memory, i * 8192), source.read(i + 1, memory, (i + 1) * 8192)]);
+      await Promise.all([source.read([i], memory, i * 8192), source.read([i + 1], memory, (i + 1) * 8192)]);
     }
     for (const [i, { bytes, content }] of tiles.entries()) {
       expect(Buffer.compare(new Uint8Array(memory, i * 8192, bytes), content), `tile ${i}`).toBe(0);
@@ -73,7 +73,7 @@ describe('file tile source', () => {
       },
     });
     const memory = new ArrayBuffer(60 * 4096);
-    await Promise.all(tiles.map((_, i) => source.read(i, memory, i * 4096)));
+    await Promise.all(tiles.map((_, i) => source.read([i], memory, i * 4096)));
     expect(source.stats()).toMatchObject({ reads: 60, retries: 0 });
     expect(early).toBe(0);
   });
@@ -86,16 +86,16 @@ describe('file tile source', () => {
     const bad = Buffer.concat(tiles.map(tile => tile.content));
     bad[5000]! ^= 1;
     await writeFile(path, bad);
-    const corrupt = source.read(1, memory, 0);
+    const corrupt = source.read([1], memory, 0);
     await expect(corrupt).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
     await expect(corrupt).rejects.toThrow(`tile 1 (8192 bytes at 4096 of ${path})`);
     await truncate(path, 4196);
-    const short = source.read(1, memory, 0);
+    const short = source.read([1], memory, 0);
     await expect(short).rejects.toMatchObject({ code: 'DISK_READ' });
     await expect(short).rejects.toThrow(/ends after 100 bytes/);
     await rm(path);
-    await expect(source.read(1, memory, 0)).rejects.toThrow(/ENOENT/);
-    await expect(source.read(9, memory, 0)).rejects.toThrow(/Tile 9 is not on this device/);
+    await expect(source.read([1], memory, 0)).rejects.toThrow(/ENOENT/);
+    await expect(source.read([9], memory, 0)).rejects.toThrow(/Tile 9 is not on this device/);
     expect(source.stats()).toMatchObject({ reads: 0, retries: 3 });
   });
 
@@ -113,9 +113,9 @@ describe('file tile source', () => {
       },
     });
     const memory = new ArrayBuffer(8192);
-    await source.read(0, memory, 0);
+    await source.read([0], memory, 0);
     expect(Buffer.compare(new Uint8Array(memory), tiles[0]!.content)).toBe(0);
     await source.close();
-    await expect(source.read(0, memory, 0)).rejects.toMatchObject({ code: 'STOPPED' });
+    await expect(source.read([0], memory, 0)).rejects.toMatchObject({ code: 'STOPPED' });
   });
 });

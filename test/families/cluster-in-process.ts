@@ -10,8 +10,8 @@ import type { Backend } from '../../src/kernels/backend.ts';
 import { Embedding } from '../../src/model/embedding.ts';
 import type { PackFolder } from '../../src/pack/pack-folder.ts';
 import { PAGE_POSITIONS, paddedVocabulary, tileBytes } from '../../src/pack/tile-shape.ts';
-import { choosePinned } from '../../src/window-scheduler/choose-pinned.ts';
 import { ExpertCache } from '../../src/window-scheduler/expert-cache.ts';
+import { planWindow } from '../../src/window-scheduler/plan-window.ts';
 import { Window } from '../../src/window-scheduler/window.ts';
 
 export interface ClusterOptions {
@@ -62,22 +62,29 @@ export class ClusterInProcess {
     const total = order.reduce((sum, { bytes }) => sum + bytes, 0);
     const largest = order.reduce((most, { bytes }) => Math.max(most, bytes), 0);
     const windowBytes = Math.min(total, Math.max(2 * largest, Math.floor((total * memory) / 4096) * 4096));
-    const weights = backend.allocate(windowBytes + places * each);
+    const plan = planWindow(order, windowBytes);
+    const space = plan.ringBytes + total;
+    const weights = backend.allocate(space + places * each);
     this.#resources.push(() => backend.release(weights));
     const source: TileSource = {
       how: 'memory',
-      read: async (tile, target, offset) => {
-        const { offset: at, bytes } = manifest.tiles[tile]!;
+      read: async (wanted, target, offset) => {
         await null;
-        new Uint8Array(target, offset, bytes).set(this.#file.subarray(at, at + bytes));
+        let to = offset;
+        for (const tile of wanted) {
+          const { offset: at, bytes } = manifest.tiles[tile]!;
+          new Uint8Array(target, to, bytes).set(this.#file.subarray(at, at + bytes));
+          to += bytes;
+        }
       },
-      stats: () => ({ reads: 0, bytes: 0, microseconds: 0, retries: 0 }),
+      stats: () => ({ reads: 0, bytes: 0, microseconds: 0, cpuMicroseconds: 0, retries: 0, recovered: 0 }),
       close: async () => undefined,
     };
     const window = new Window({
-      tiles: order,
+      plan,
+      budget: windowBytes,
       memory: weights,
-      plan: choosePinned(order, windowBytes),
+      discard: (offset, bytes) => backend.discard(weights, offset, bytes),
       source,
       now: () => 0,
     });
@@ -95,7 +102,7 @@ export class ClusterInProcess {
             ? null
             : new ExpertCache({
                 memory: weights,
-                offset: windowBytes,
+                offset: space,
                 bytes: places * each,
                 tileBytes: each,
                 source,

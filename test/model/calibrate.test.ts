@@ -31,6 +31,7 @@ function scripted(output: (layer: number, half: string, channel: number) => numb
     exact: true,
     threads: 1,
     allocate: bytes => new ArrayBuffer(bytes),
+    discard: () => undefined,
     release: () => void log.released++,
     close: () => undefined,
     openModel: ({ maxTokens, ...memory }) => {
@@ -67,6 +68,7 @@ function scripted(output: (layer: number, half: string, channel: number) => numb
           logits: new Float32Array(16),
           routes: new Int32Array(0),
         },
+        activationBytes: 0,
         setBatch: () => undefined,
         setConstants: changed => {
           constants = changed.slice(0);

@@ -20,6 +20,7 @@ export function plainBackend(): Backend {
     exact: false,
     threads: 1,
     allocate: bytes => new ArrayBuffer(bytes),
+    discard: () => undefined,
     release: () => undefined,
     openModel: memory => new PlainModel(memory),
     close: () => undefined,
@@ -46,6 +47,11 @@ class PlainModel {
       logits: new Float32Array(maxLogitRows * paddedVocabulary(shape)),
       routes: new Int32Array(0),
     };
+  }
+
+  get activationBytes(): number {
+    const { residual, partial, logits } = this.pass;
+    return residual.byteLength + partial.byteLength + logits.byteLength;
   }
 
   setBatch(batch: Batch): void {

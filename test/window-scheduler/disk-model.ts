@@ -14,65 +14,74 @@ const overlap = (a: Range, b: Range): boolean => a.from < b.to && b.from < a.to;
 
 /**
  * What lies where in the weights memory, kept apart from the machine's own idea of it. Throws where a read would write
- * over bytes that are in use, past the memory, or that are there already.
+ * over bytes that are in use, past the memory, or where it should not go.
  */
 export class DiskModel {
-  readonly reading = new Map<number, Range>();
-  readonly content = new Map<number, Range>();
+  /** Reads under way, by 'home 3' or 'ring 3'. */
+  readonly reading = new Map<string, Range>();
+  readonly content = new Map<string, Range>();
+  /** Tiles that are handed out. */
   readonly taken = new Map<number, Range>();
-  readonly readLog: number[] = [];
-  readonly #bytes: ReadonlyMap<number, number>;
-  readonly #pinned: ReadonlySet<number>;
+  /** Runs that were read to the ring. */
+  readonly ringLog: number[] = [];
+  readonly #bytes: readonly number[];
   readonly #memoryBytes: number;
-  readonly #ringOffset: number;
+  readonly #ringBytes: number;
   readonly #readDepth: number;
 
-  constructor(
-    bytes: ReadonlyMap<number, number>,
-    pinned: ReadonlySet<number>,
-    memoryBytes: number,
-    ringOffset: number,
-    readDepth: number,
-  ) {
+  constructor(bytes: readonly number[], memoryBytes: number, ringBytes: number, readDepth: number) {
     this.#bytes = bytes;
-    this.#pinned = pinned;
     this.#memoryBytes = memoryBytes;
-    this.#ringOffset = ringOffset;
+    this.#ringBytes = ringBytes;
     this.#readDepth = readDepth;
   }
 
-  begin({ tile, offset }: Extract<WindowAction, { type: 'read' }>): void {
-    const range = { from: offset, to: offset + this.#bytes.get(tile)! };
-    const what = `read of tile ${tile} to ${range.from}..${range.to}`;
+  begin({ run, to, offset }: Extract<WindowAction, { type: 'read' }>): void {
+    const range = { from: offset, to: offset + this.#bytes[run]! };
+    const key = `${to} ${run}`;
+    const what = `read of ${key} to ${range.from}..${range.to}`;
     check(offset % 4096 === 0, `${what} is not aligned`);
     check(range.to <= this.#memoryBytes, `${what} goes past the memory`);
-    check(range.from >= this.#ringOffset === !this.#pinned.has(tile), `${what} mixes ring and pinned tiles`);
-    check(!this.reading.has(tile), `${what} is under way already`);
-    check(!this.taken.has(tile), `${what} is in use`);
-    for (const [other, at] of [...this.reading, ...this.taken]) {
-      check(!overlap(range, at), `${what} goes over tile ${other} at ${at.from}..${at.to}`);
-    }
+    check(
+      to === 'ring' ? range.to <= this.#ringBytes : range.from >= this.#ringBytes,
+      `${what} is elsewhere`,
+    );
+    check(!this.reading.has(key), `${what} is under way already`);
+    for (const [other, at] of [...this.reading, ...this.taken])
+      check(!overlap(range, at), `${what} goes over ${other} at ${at.from}..${at.to}`);
     for (const [other, at] of this.content) {
       if (!overlap(range, at)) continue;
-      check(!this.#pinned.has(other), `${what} goes over pinned tile ${other}`);
+      check(other === key || other.startsWith('ring'), `${what} goes over pinned ${other}`);
       this.content.delete(other);
     }
-    this.reading.set(tile, range);
+    this.reading.set(key, range);
     check(this.reading.size <= this.#readDepth, `${what} is one too many`);
-    this.readLog.push(tile);
+    if (to === 'ring') this.ringLog.push(run);
   }
 
-  end(tile: number, well: boolean): void {
-    const range = this.reading.get(tile)!;
-    this.reading.delete(tile);
-    this.content.delete(tile);
-    if (well) this.content.set(tile, range);
+  end(key: string, well: boolean): void {
+    const range = this.reading.get(key)!;
+    this.reading.delete(key);
+    this.content.delete(key);
+    if (well) this.content.set(key, range);
   }
 
-  take(tile: number, offset: number): void {
-    const range = this.content.get(tile);
-    check(range?.from === offset, `tile ${tile} is handed out at ${offset}, it lies at ${range?.from}`);
-    if (!this.#pinned.has(tile)) this.taken.set(tile, range!);
+  discard(run: number): void {
+    const key = `home ${run}`;
+    const range = this.content.get(key);
+    for (const [tile, at] of this.taken)
+      check(!range || !overlap(range, at), `home ${run} is discarded while tile ${tile} is in use`);
+    check(!this.reading.has(key), `home ${run} is discarded while it is read`);
+    this.content.delete(key);
+  }
+
+  /** `offset` of a tile of `bytes` bytes. */
+  take(tile: number, run: number, offset: number, bytes: number): void {
+    const range = { from: offset, to: offset + bytes };
+    const holders = [`home ${run}`, `ring ${run}`].map(key => this.content.get(key));
+    const inside = holders.some(at => at && at.from <= range.from && range.to <= at.to);
+    check(inside, `tile ${tile} is handed out at ${offset}, where run ${run} does not lie`);
+    this.taken.set(tile, range);
   }
 
   release(tile: number): void {

@@ -1,7 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { choosePinned, leastWindowBytes, type WindowPlan } from '../../src/window-scheduler/choose-pinned.ts';
-import { layOut } from '../../src/window-scheduler/window-layout.ts';
+import {
+  leastWindowBytes,
+  pinnedCount,
+  planWindow,
+  spreadOrder,
+  type WindowPlan,
+} from '../../src/window-scheduler/plan-window.ts';
+import { makeRuns } from '../../src/window-scheduler/tile-runs.ts';
+import { layOut, pinnedEnd } from '../../src/window-scheduler/window-layout.ts';
 import {
   newWindowState,
   readyOffset,
@@ -18,10 +25,11 @@ const PAGE = 4096;
 interface World {
   /** Pages of each tile, in execution order. */
   readonly pages: readonly number[];
+  /** Pages of a run, at the most. */
+  readonly runPages: number;
   /** Where the budget lies between the least (0) and everything (1). */
   readonly budget: number;
   readonly readDepth: number;
-  readonly ringPages: number;
   readonly passes: number;
   /** Most tiles of a half layer. */
   readonly half: number;
@@ -29,7 +37,27 @@ interface World {
   readonly failures: number;
   readonly skips: number;
   readonly breaks: number;
+  readonly resizes: number;
   readonly seed: number;
+}
+
+function tilesOf(pages: readonly number[]) {
+  let offset = 0;
+  return pages.map((count, i) => {
+    const tile = { tile: 100 + i, bytes: count * PAGE, place: { path: 'x', offset } };
+    offset += tile.bytes;
+    return tile;
+  });
+}
+
+/** A plan with runs of the world's size and a ring that holds the largest tile at the least. */
+function planOf({ pages, runPages, budget: part }: World): { plan: WindowPlan; budget: number } {
+  const tiles = tilesOf(pages);
+  const total = tiles.reduce((sum, { bytes }) => sum + bytes, 0);
+  const least = leastWindowBytes(tiles);
+  const budget = least + (total - least) * part;
+  const runs = makeRuns(tiles, Math.min(runPages * PAGE, planWindow(tiles, budget).ringBytes));
+  return { plan: { ...planWindow(tiles, budget), runs, pinOrder: spreadOrder(runs.length) }, budget };
 }
 
 /** One device that does passes, with reads that end in any order and fail at times. */
@@ -43,23 +71,21 @@ class Simulation {
   readonly #held: number[] = [];
   #events = 0;
 
-  constructor(world: World, givenPlan?: WindowPlan) {
+  constructor(world: World, given?: { plan: WindowPlan; budget: number }) {
     this.#world = world;
     this.#random = randomSource(world.seed);
-    const tiles = world.pages.map((pages, i) => ({ tile: 100 + i, bytes: pages * PAGE }));
-    const total = tiles.reduce((sum, { bytes }) => sum + bytes, 0);
-    const least = leastWindowBytes(tiles);
-    const budget = least + (total - least) * world.budget;
-    this.plan = givenPlan ?? choosePinned(tiles, budget, world.ringPages * PAGE);
-    this.#order = tiles.map(({ tile }) => tile);
+    const { plan, budget } = given ?? planOf(world);
+    this.plan = plan;
+    this.#order = plan.runs.flatMap(({ tiles }) => tiles.map(({ tile }) => tile));
+    const layout = layOut(plan, world.readDepth);
     this.disk = new DiskModel(
-      new Map(tiles.map(({ tile, bytes }) => [tile, bytes])),
-      new Set(this.#order.filter((_, i) => this.plan.pinned[i])),
-      this.plan.pinnedBytes + this.plan.ringBytes,
-      this.plan.pinnedBytes,
+      plan.runs.map(({ bytes }) => bytes),
+      pinnedEnd(layout, plan.runs.length),
+      plan.ringBytes,
       world.readDepth,
     );
-    this.state = newWindowState(layOut(tiles, this.plan, world.readDepth));
+    this.state = newWindowState(layout);
+    this.dispatch({ type: 'pin', count: pinnedCount(plan, budget) });
   }
 
   dispatch(event: WindowEvent): readonly WindowAction[] {
@@ -67,9 +93,14 @@ class Simulation {
     // Whoever changes a state that was, instead of making a new one, throws.
     for (const part of [state, state.slots, state.loads, ...state.slots]) Object.freeze(part);
     this.state = state;
-    for (const action of actions) if (action.type === 'read') this.disk.begin(action);
+    for (const action of actions) {
+      if (action.type === 'discard') this.disk.discard(action.run);
+    }
+    for (const action of actions) {
+      if (action.type === 'read') this.disk.begin(action);
+    }
     this.#checkRing();
-    check(++this.#events < 10_000, 'the window makes no progress');
+    check(++this.#events < 20_000, 'the window makes no progress');
     return actions;
   }
 
@@ -77,20 +108,25 @@ class Simulation {
     const { slots, layout } = this.state;
     const used = slots.reduce((sum, { bytes }) => sum + bytes, 0);
     check(used <= layout.ringBytes, 'more bytes are given out than the ring has');
-    const places = slots.filter(({ status }) => status !== 'free').map(({ place }) => place);
-    check(new Set(places).size === places.length, 'a tile has two slots');
     check(this.state.reading === this.disk.reading.size, 'the reads under way are miscounted');
   }
 
   /** One read under way ends, any of them; false where there is none. */
   endOneRead(): boolean {
-    const tiles = [...this.disk.reading.keys()];
-    const tile = tiles[Math.floor(this.#random() * tiles.length)];
-    if (tile === undefined) return false;
-    const well = this.#random() >= this.#world.failures;
-    this.disk.end(tile, well);
-    this.dispatch(well ? { type: 'readDone', tile } : { type: 'readFailed', tile, error: 'bad' });
+    const keys = [...this.disk.reading.keys()];
+    const key = keys[Math.floor(this.#random() * keys.length)];
+    if (key === undefined) return false;
+    this.end(key, this.#random() >= this.#world.failures);
     return true;
+  }
+
+  end(key: string, well: boolean): readonly WindowAction[] {
+    const [to, run] = key.split(' ') as ['home' | 'ring', string];
+    this.disk.end(key, well);
+    const event = { run: Number(run), to };
+    return this.dispatch(
+      well ? { type: 'readDone', ...event } : { type: 'readFailed', ...event, error: 'bad' },
+    );
   }
 
   load(): void {
@@ -103,7 +139,13 @@ class Simulation {
   }
 
   runPasses(): void {
-    for (let pass = 0; pass < this.#world.passes; pass++) this.#pass();
+    for (let pass = 0; pass < this.#world.passes; pass++) {
+      this.#pass();
+      if (this.#random() < this.#world.resizes) {
+        const count = Math.floor(this.#random() * (this.plan.runs.length + 1));
+        this.dispatch({ type: 'pin', count });
+      }
+    }
   }
 
   #pass(): void {
@@ -128,7 +170,8 @@ class Simulation {
         // Nothing to compute with: a read is under way, or one failed, and the next take reads again.
         if (this.endOneRead()) continue;
         const failed = this.state.slots.some(({ status }) => status === 'failed');
-        check(failed || this.#held.length > 0, 'a wait without end');
+        const notLoaded = this.state.loads.includes('failed');
+        check(failed || notLoaded || this.#held.length > 0, 'a wait without end');
         this.#release();
         continue;
       }
@@ -147,15 +190,15 @@ class Simulation {
   }
 
   #take(wanted: readonly number[]): number[] {
-    const { streamedPlaces, pinnedPlaces, pinned } = this.state.layout;
-    const first = wanted.find(tile => streamedPlaces.has(tile));
+    const { places, runs } = this.state.layout;
+    const first = wanted.find(tile => readyOffset(this.state, tile)?.pinned !== true);
     if (first !== undefined) this.dispatch({ type: 'want', tile: first });
     return wanted.filter(tile => {
-      const place = pinnedPlaces.get(tile);
-      const offset = place === undefined ? readyOffset(this.state, tile) : pinned[place]!.offset;
-      if (offset === undefined) return false;
-      this.disk.take(tile, offset);
-      this.dispatch({ type: 'take', tile });
+      const at = readyOffset(this.state, tile);
+      if (at === undefined) return false;
+      const { run } = places.get(tile)!;
+      this.disk.take(tile, run, at.offset, runs[run]!.tiles.find(each => each.tile === tile)!.bytes);
+      if (!at.pinned) this.dispatch({ type: 'take', tile });
       this.#held.push(tile);
       return true;
     });
@@ -165,14 +208,15 @@ class Simulation {
 const world = (chances: Partial<Record<keyof World, fc.Arbitrary<unknown>>>): fc.Arbitrary<World> =>
   fc.record({
     pages: fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 30 }),
+    runPages: fc.integer({ min: 1, max: 40 }),
     budget: fc.oneof(fc.constant(0), fc.double({ min: 0, max: 1, noNaN: true })),
     readDepth: fc.integer({ min: 1, max: 6 }),
-    ringPages: fc.integer({ min: 1, max: 60 }),
     passes: fc.integer({ min: 1, max: 4 }),
     half: fc.integer({ min: 1, max: 8 }),
     failures: fc.constant(0),
     skips: fc.constant(0),
     breaks: fc.constant(0),
+    resizes: fc.constant(0),
     seed: fc.integer(),
     ...chances,
   }) as fc.Arbitrary<World>;
@@ -184,92 +228,102 @@ function always(worlds: fc.Arbitrary<World>, holds: (world: World) => void): voi
   fc.assert(fc.property(worlds, holds), { numRuns: 500 });
 }
 
+function runs(given: World, plan?: { plan: WindowPlan; budget: number }): Simulation {
+  const simulation = new Simulation(given, plan);
+  simulation.load();
+  simulation.runPasses();
+  return simulation;
+}
+
 describe('window machine', () => {
-  it('streams in order, every tile once a pass', () => {
+  it('streams in order, every run once a pass', () => {
     always(world({}), given => {
-      const simulation = new Simulation(given);
-      simulation.load();
-      simulation.runPasses();
-      const { layout } = simulation.state;
-      const streamed = layout.streamed.map(({ tile }) => tile);
-      const log = simulation.disk.readLog.filter(tile => layout.streamedPlaces.has(tile));
-      expect(log).toEqual(log.map((_, i) => streamed[i % streamed.length]));
+      const { state, disk } = runs(given);
+      const streamed = state.layout.runs.map((_, run) => run).filter(run => state.loads[run] === 'none');
+      expect(disk.ringLog).toEqual(disk.ringLog.map((_, i) => streamed[i % streamed.length]));
       // What is read ahead is in the ring, and nothing was read in vain.
-      const ahead = simulation.state.slots.filter(({ status }) => status !== 'free').length;
-      expect(log.length).toBe(given.passes * streamed.length + ahead);
-      expect(simulation.disk.readLog.length - log.length).toBe(layout.pinned.length);
+      const ahead = state.slots.filter(({ status }) => status !== 'free').length;
+      expect(disk.ringLog.length).toBe(given.passes * streamed.length + ahead);
     });
   });
 
   it('never writes over a tile in use, and goes on, whatever fails, is skipped or breaks off', () => {
-    always(world({ failures: chance, skips: chance, breaks: chance }), given => {
-      const simulation = new Simulation(given);
-      simulation.load();
-      simulation.runPasses();
-    });
+    always(world({ failures: chance, skips: chance, breaks: chance }), given => void runs(given));
   });
 
-  it('goes on with a ring of just the largest tile', () => {
-    always(world({ failures: chance, skips: chance, breaks: chance }), given => {
-      const largest = Math.max(...given.pages) * PAGE;
-      const plan = {
-        pinned: given.pages.map(() => false),
-        pinnedBytes: 0,
-        ringBytes: largest,
-        streamedBytes: 0,
-      };
-      const simulation = new Simulation(given, plan);
-      simulation.load();
-      simulation.runPasses();
-    });
+  it('does so while more is pinned, and less', () => {
+    const passes = fc.integer({ min: 2, max: 8 });
+    const resizes = fc.constant(0.7);
+    always(
+      world({ failures: chance, skips: chance, breaks: chance, resizes, passes }),
+      given => void runs(given),
+    );
   });
 
-  it('goes on with a ring that holds every tile', () => {
+  it.each(['just the largest tile', 'every tile'])('goes on with a ring of %s', size => {
     always(world({ failures: chance, skips: chance, breaks: chance }), given => {
-      const ringBytes = given.pages.reduce((sum, pages) => sum + pages, 100) * PAGE;
-      const plan = { pinned: given.pages.map(() => false), pinnedBytes: 0, ringBytes, streamedBytes: 0 };
-      const simulation = new Simulation(given, plan);
-      simulation.load();
-      simulation.runPasses();
+      const tiles = tilesOf(given.pages);
+      const largest = Math.max(...tiles.map(({ bytes }) => bytes));
+      const total = tiles.reduce((sum, { bytes }) => sum + bytes, 0);
+      const ringBytes = size === 'every tile' ? total + 100 * PAGE : largest;
+      const parts = makeRuns(tiles, Math.min(ringBytes, given.runPages * PAGE));
+      const plan = { runs: parts, pinOrder: spreadOrder(parts.length), ringBytes, totalBytes: total };
+      runs(given, { plan, budget: 0 });
     });
   });
 
   const small: World = {
-    ...{ pages: [1, 1, 1, 1], budget: 0, readDepth: 2, ringPages: 2, passes: 1, half: 1 },
-    ...{ failures: 0, skips: 0, breaks: 0, seed: 1 },
+    ...{ pages: [1, 1, 1, 1], runPages: 1, budget: 0, readDepth: 2, passes: 1, half: 1 },
+    ...{ failures: 0, skips: 0, breaks: 0, resizes: 0, seed: 1 },
   };
-  const tileActions = (actions: readonly WindowAction[]) =>
-    actions.map(({ type, tile }) => `${type} ${tile}`);
+  const names = (actions: readonly WindowAction[]) =>
+    actions.map(
+      action => `${action.type} ${action.run}${'to' in action && action.to === 'home' ? ' home' : ''}`,
+    );
 
   it('reads ahead across the end of a pass', () => {
     const simulation = new Simulation(small);
-    expect(tileActions(simulation.dispatch({ type: 'start' }))).toEqual(['read 100', 'read 101']);
-    for (const tile of [100, 101, 102, 103]) {
-      simulation.disk.end(tile, true);
-      expect(tileActions(simulation.dispatch({ type: 'readDone', tile }))).toEqual([`ready ${tile}`]);
-      simulation.dispatch({ type: 'want', tile });
-      simulation.dispatch({ type: 'take', tile });
-      const next = 100 + ((tile - 100 + 2) % 4);
-      expect(tileActions(simulation.dispatch({ type: 'release', tile }))).toEqual([`read ${next}`]);
+    expect(names(simulation.dispatch({ type: 'start' }))).toEqual(['read 0', 'read 1']);
+    for (const run of [0, 1, 2, 3]) {
+      expect(names(simulation.end(`ring ${run}`, true))).toEqual([`ready ${run}`]);
+      simulation.dispatch({ type: 'want', tile: 100 + run });
+      simulation.dispatch({ type: 'take', tile: 100 + run });
+      expect(names(simulation.dispatch({ type: 'release', tile: 100 + run }))).toEqual([
+        `read ${(run + 2) % 4}`,
+      ]);
     }
+  });
+
+  it('gives a run back when all its tiles were computed or skipped', () => {
+    const tiles = tilesOf([1, 1, 1, 1, 1, 1]);
+    const plan = {
+      runs: makeRuns(tiles, 3 * PAGE),
+      pinOrder: [0, 1],
+      ringBytes: 3 * PAGE,
+      totalBytes: 6 * PAGE,
+    };
+    const simulation = new Simulation(small, { plan, budget: 0 });
+    simulation.dispatch({ type: 'start' });
+    simulation.end('ring 0', true);
+    for (const tile of [100, 102]) {
+      simulation.dispatch({ type: 'take', tile });
+      expect(simulation.dispatch({ type: 'release', tile })).toEqual([]);
+    }
+    expect(names(simulation.dispatch({ type: 'skip', tile: 101 }))).toEqual(['read 1']);
   });
 
   it('passes over skipped tiles once', () => {
     const simulation = new Simulation(small);
     simulation.dispatch({ type: 'start' });
     simulation.dispatch({ type: 'skip', tile: 102 });
-    simulation.disk.end(100, true);
-    simulation.dispatch({ type: 'readDone', tile: 100 });
-    expect(tileActions(simulation.dispatch({ type: 'skip', tile: 100 }))).toEqual(['read 103']);
-    simulation.disk.end(101, true);
-    simulation.dispatch({ type: 'readDone', tile: 101 });
-    expect(tileActions(simulation.dispatch({ type: 'skip', tile: 101 }))).toEqual(['read 100']);
-    simulation.disk.end(103, true);
-    simulation.dispatch({ type: 'readDone', tile: 103 });
-    expect(tileActions(simulation.dispatch({ type: 'skip', tile: 103 }))).toEqual(['read 101']);
-    simulation.disk.end(100, true);
-    simulation.dispatch({ type: 'readDone', tile: 100 });
-    expect(tileActions(simulation.dispatch({ type: 'skip', tile: 100 }))).toEqual(['read 102']);
+    simulation.end('ring 0', true);
+    expect(names(simulation.dispatch({ type: 'skip', tile: 100 }))).toEqual(['read 3']);
+    simulation.end('ring 1', true);
+    expect(names(simulation.dispatch({ type: 'skip', tile: 101 }))).toEqual(['read 0']);
+    simulation.end('ring 3', true);
+    expect(names(simulation.dispatch({ type: 'skip', tile: 103 }))).toEqual(['read 1']);
+    simulation.end('ring 0', true);
+    expect(names(simulation.dispatch({ type: 'skip', tile: 100 }))).toEqual(['read 2']);
   });
 
   it('goes straight to a wanted tile that is elsewhere in the pass, skipped or not', () => {
@@ -277,37 +331,40 @@ describe('window machine', () => {
     simulation.dispatch({ type: 'start' });
     simulation.dispatch({ type: 'skip', tile: 104 });
     expect(simulation.dispatch({ type: 'want', tile: 104 })).toEqual([]);
-    simulation.disk.end(101, true);
-    expect(simulation.dispatch({ type: 'readDone', tile: 101 })).toEqual([]);
-    simulation.disk.end(100, true);
-    expect(tileActions(simulation.dispatch({ type: 'readDone', tile: 100 }))).toEqual([
-      'read 104',
-      'read 105',
-    ]);
+    expect(simulation.end('ring 1', true)).toEqual([]);
+    expect(names(simulation.end('ring 0', true))).toEqual(['read 4', 'read 5']);
   });
 
-  it('reads a failed tile again only when it is wanted, to the same place', () => {
+  it('reads a failed run again only when a tile of it is wanted, to the same place', () => {
     const simulation = new Simulation(small);
     const [, second] = simulation.dispatch({ type: 'start' });
-    simulation.disk.end(101, false);
-    expect(simulation.dispatch({ type: 'readFailed', tile: 101, error: 'bad' })).toEqual([
-      { type: 'fail', tile: 101, error: 'bad' },
-    ]);
+    expect(simulation.end('ring 1', false)).toEqual([{ type: 'fail', run: 1, to: 'ring', error: 'bad' }]);
     expect(simulation.dispatch({ type: 'want', tile: 101 })).toEqual([second]);
-    simulation.disk.end(101, true);
-    simulation.dispatch({ type: 'readDone', tile: 101 });
-    expect(readyOffset(simulation.state, 101)).toBe((second as { offset: number }).offset);
+    simulation.end('ring 1', true);
+    expect(readyOffset(simulation.state, 101)?.offset).toBe((second as { offset: number }).offset);
+  });
+
+  it('pins while it streams, and gives homes back only after what is read to them', () => {
+    const simulation = new Simulation(small);
+    simulation.dispatch({ type: 'start' });
+    simulation.end('ring 0', true);
+    simulation.end('ring 1', true);
+    expect(names(simulation.dispatch({ type: 'pin', count: 2 }))).toEqual(['read 0 home', 'read 2 home']);
+    expect(names(simulation.end('home 0', true))).toEqual(['ready 0 home', 'read 3']);
+    expect(names(simulation.dispatch({ type: 'pin', count: 0 }))).toEqual(['discard 0']);
+    expect(names(simulation.end('home 2', true))).toEqual(['discard 2']);
+    expect(readyOffset(simulation.state, 100)).toBe(undefined);
   });
 
   it('starts no read after an abort', () => {
     const simulation = new Simulation(small);
     simulation.dispatch({ type: 'start' });
     simulation.dispatch({ type: 'abort' });
-    simulation.disk.end(100, true);
-    expect(tileActions(simulation.dispatch({ type: 'readDone', tile: 100 }))).toEqual(['ready 100']);
+    expect(names(simulation.end('ring 0', true))).toEqual(['ready 0']);
     for (const type of ['want', 'take', 'release', 'skip'] as const) {
       expect(simulation.dispatch({ type, tile: 100 })).toEqual([]);
     }
+    expect(simulation.dispatch({ type: 'pin', count: 4 })).toEqual([]);
     expect(simulation.dispatch({ type: 'start' })).toEqual([]);
   });
 });

@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { createFileTileSource } from '../../src/disk-io/file-tile-source.ts';
 import { createNativeTileSource } from '../../src/disk-io/native-tile-source.ts';
 import type { TileSource } from '../../src/disk-io/tile-source.ts';
-import { choosePinned, leastWindowBytes } from '../../src/window-scheduler/choose-pinned.ts';
+import { leastWindowBytes, pinnedCount, planWindow } from '../../src/window-scheduler/plan-window.ts';
 import { type PlacedNow, Window, type WindowOptions } from '../../src/window-scheduler/window.ts';
 import { type TileOfFile, temporaryFolder, writeTiles } from '../disk-io/tile-files.ts';
 import { addon } from '../kernels/addon-under-test.ts';
@@ -15,7 +15,9 @@ class ManualSource implements TileSource {
   readonly how = 'manual';
   readonly pending = new Map<number, { resolve(): void; reject(error: unknown): void }>();
 
-  read(tile: number): Promise<void> {
+  read(tiles: readonly number[]): Promise<void> {
+    expect(tiles).toHaveLength(1);
+    const tile = tiles[0]!;
     expect(this.pending.has(tile)).toBe(false);
     return new Promise((resolve, reject) => this.pending.set(tile, { resolve, reject }));
   }
@@ -29,7 +31,7 @@ class ManualSource implements TileSource {
   }
 
   stats() {
-    return { reads: 0, bytes: 0, microseconds: 0, retries: 0 };
+    return { reads: 0, bytes: 0, microseconds: 0, cpuMicroseconds: 0, retries: 0, recovered: 0 };
   }
 
   async close(): Promise<void> {
@@ -39,19 +41,25 @@ class ManualSource implements TileSource {
 
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve));
 
-function manualWindow(count: number, ringTiles: number, options: Partial<WindowOptions> = {}) {
+/** `count` tiles of a page each, in a memory for `room` of them: two in the ring, the others pinned. */
+function manualWindow(count: number, room: number, options: Partial<WindowOptions> = {}) {
   const tiles = Array.from({ length: count }, (_, tile) => ({ tile, bytes: PAGE }));
   const source = new ManualSource();
-  const plan = choosePinned(tiles, ringTiles * PAGE, 2 * PAGE);
+  const budget = room * PAGE;
+  const plan = { ...planWindow(tiles, Math.min(budget, 2 * PAGE)), ringBytes: 2 * PAGE };
   let time = 0;
+  const discarded: number[] = [];
   const window = new Window({
-    ...{ tiles, plan, source, memory: new ArrayBuffer(ringTiles * PAGE), readDepth: 2 },
+    ...{ plan, source, budget, memory: new ArrayBuffer((count + 2) * PAGE), readDepth: 2 },
+    discard: (offset, bytes) => {
+      for (let at = offset; at < offset + bytes; at += PAGE) discarded.push(at / PAGE);
+    },
     now: () => time++,
     ...options,
   });
-  const pinned = tiles.filter((_, i) => plan.pinned[i]).map(({ tile }) => tile);
-  const streamed = tiles.filter((_, i) => !plan.pinned[i]).map(({ tile }) => tile);
-  return { window, source, pinned, streamed, plan };
+  const pinned = plan.pinOrder.slice(0, pinnedCount(plan, budget)).sort((x, y) => x - y);
+  const streamed = tiles.map(({ tile }) => tile).filter(tile => !pinned.includes(tile));
+  return { window, source, pinned, streamed, plan, discarded };
 }
 
 async function outcome<T>(promise: Promise<T> | T): Promise<unknown> {
@@ -77,8 +85,8 @@ describe('a window that holds everything', () => {
     expect(window.resident).toBe(true);
     for (let pass = 0; pass < 2; pass++) {
       expect(atOnce(window.take([1, 2]))).toEqual([
-        { tile: 1, offset: PAGE },
-        { tile: 2, offset: 2 * PAGE },
+        { tile: 1, offset: 4 * PAGE },
+        { tile: 2, offset: 3 * PAGE },
       ]);
       window.release([1, 2]);
       window.skip([3]);
@@ -86,7 +94,7 @@ describe('a window that holds everything', () => {
     expect(atOnce(window.take([]))).toEqual([]);
     expect(source.pending.size).toBe(0);
     expect(window.stats()).toEqual({
-      ...{ pinnedBytes: 4 * PAGE, ringBytes: 0, streamedBytes: 0 },
+      ...{ pinnedBytes: 4 * PAGE, ringBytes: 0, streamedBytesPerPass: 0, streamedBytes: 0 },
       ...{ reads: 4, failedReads: 0, waitMicroseconds: 0 },
     });
     await window.close();
@@ -115,6 +123,49 @@ describe('a window that holds everything', () => {
     await started;
     expect(() => window.take([5])).toThrow(/tile 5 is not of this window/);
     await window.close();
+  });
+});
+
+describe('a window whose budget changes', () => {
+  it('pins more, gives memory back from the end, and drops the ring when nothing streams', async () => {
+    const { window, source, discarded, plan } = manualWindow(6, 4);
+    const start = window.start();
+    for (const tile of [0, 4]) await source.end(tile);
+    await start;
+    expect(window.memoryBytes).toBe(4 * PAGE);
+    window.resize(6 * PAGE);
+    expect([...source.pending.keys()]).toEqual([1, 2]);
+    for (let i = 0; i < 12 && !window.resident; i++)
+      for (const tile of [...source.pending.keys()]) await source.end(tile);
+    expect(window.resident).toBe(true);
+    expect(discarded).toEqual([0, 1]);
+    expect(window.stats()).toMatchObject({ pinnedBytes: 6 * PAGE, ringBytes: 0, streamedBytesPerPass: 0 });
+    expect(window.memoryBytes).toBe(6 * PAGE);
+    discarded.length = 0;
+    window.resize(3 * PAGE);
+    expect(discarded.map(at => plan.pinOrder[at - 2])).toEqual(plan.pinOrder.slice(1));
+    expect(window.resident).toBe(false);
+    expect(atOnce(window.take([plan.pinOrder[0]!]))).toHaveLength(1);
+    for (const tile of [...source.pending.keys()]) await source.end(tile);
+    expect(window.stats()).toMatchObject({ pinnedBytes: PAGE, streamedBytesPerPass: 5 * PAGE });
+    await window.close();
+  });
+
+  it('waits for the end of a pass', async () => {
+    const { window, source, discarded } = manualWindow(4, 4);
+    const start = window.start();
+    for (const tile of [0, 1, 2, 3]) await source.end(tile);
+    await start;
+    await window.pass(async () => {
+      window.resize(2 * PAGE);
+      expect(window.resident).toBe(true);
+      expect(atOnce(window.take([0, 1, 2, 3]))).toHaveLength(4);
+    });
+    expect(window.resident).toBe(false);
+    expect(discarded).toHaveLength(4);
+    const closing = window.close();
+    for (const tile of [...source.pending.keys()]) await source.end(tile);
+    await closing;
   });
 });
 
@@ -287,21 +338,18 @@ async function pass(window: Window, memory: ArrayBuffer, files: readonly TileOfF
 describe('a window on a real file', () => {
   const sizes = Array.from({ length: 24 }, (_, i) => PAGE * (i % 5 === 0 ? 40 : 7 + i));
   const total = sizes.reduce((sum, bytes) => sum + bytes, 0);
-  const tiles = sizes.map((bytes, tile) => ({ tile, bytes }));
-  const least = leastWindowBytes(tiles);
+  const least = leastWindowBytes(sizes.map((bytes, tile) => ({ tile, bytes })));
 
   async function openWindow(budget: number, source: (files: TileOfFile[]) => TileSource) {
     const path = `${await temporaryFolder()}/tiles.bin`;
     const files = await writeTiles(path, sizes);
-    const memory = addon.allocate(budget);
+    const tiles = files.map((place, tile) => ({ tile, bytes: place.bytes, place }));
+    const plan = planWindow(tiles, budget);
+    const memory = addon.allocate(plan.ringBytes + total);
     const opened = source(files);
-    const plan = choosePinned(tiles, budget);
     const window = new Window({
-      tiles,
-      memory,
-      plan,
-      source: opened,
-      readDepth: 3,
+      ...{ plan, budget, memory, source: opened, readDepth: 3 },
+      discard: (offset, bytes) => addon.discard(memory, offset, bytes),
       now: () => performance.now() * 1000,
     });
     onTestFinished(async () => {
@@ -321,11 +369,21 @@ describe('a window on a real file', () => {
       await window.start();
       for (const half of [1, 4, 24]) await pass(window, memory, files, half);
       const { pinnedBytes, ringBytes, streamedBytes } = window.stats();
-      expect(pinnedBytes + ringBytes).toBe(budget);
+      expect(pinnedBytes + ringBytes).toBeLessThanOrEqual(budget);
       expect(window.resident).toBe(budget === total);
       expect(streamedBytes).toBeGreaterThanOrEqual(2 * (total - pinnedBytes));
     });
   }
+
+  it('has the right bytes while its budget goes up and down', async () => {
+    const { window, memory, files } = await openWindow(least, native);
+    await window.start();
+    for (const part of [0.5, 1, 0.2, 0.9, 0, 1]) {
+      window.resize(least + (total - least) * part);
+      for (let i = 0; i < 2; i++) await window.pass(() => pass(window, memory, files, 4));
+      expect(window.memoryBytes).toBeLessThanOrEqual(Math.max(least, least + (total - least) * part));
+    }
+  });
 
   it('gives a corrupt tile as an error, pass after pass, until the file is mended', async () => {
     const { window, memory, files, path } = await openWindow(least, native);

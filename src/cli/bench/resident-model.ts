@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { loadAddon, loadBackend } from '../../daemon/load-backend.ts';
-import { availableMemory, mebibytes } from '../../daemon/memory-account.ts';
+import { mebibytes } from '../../daemon/memory-account.ts';
+import { systemMemory } from '../../daemon/process-memory.ts';
 import { TIMERS } from '../../daemon/timers.ts';
 import { createNativeTileSource } from '../../disk-io/native-tile-source.ts';
 import { DevicePass } from '../../engine/device-pass.ts';
@@ -12,7 +13,7 @@ import { Embedding } from '../../model/embedding.ts';
 import { readFully } from '../../pack/file-system.ts';
 import type { PackFolder } from '../../pack/pack-folder.ts';
 import { PAGE_POSITIONS } from '../../pack/tile-shape.ts';
-import { choosePinned } from '../../window-scheduler/choose-pinned.ts';
+import { planWindow } from '../../window-scheduler/plan-window.ts';
 import { Window } from '../../window-scheduler/window.ts';
 
 /** Threads and kernels that compute a resident model, with the passes of the engine on top. */
@@ -55,7 +56,12 @@ export class ResidentModel {
     this.pack = pack;
     this.#positions = positions;
     this.#opened.push(() => file.close());
-    const tiles = pack.manifest.tiles.map(({ bytes }, tile) => ({ tile, bytes }));
+    const path = pack.tilesPath;
+    const tiles = pack.manifest.tiles.map(({ bytes, offset }, tile) => ({
+      tile,
+      bytes,
+      place: { path, offset },
+    }));
     this.weights = this.#allocate(tiles.reduce((sum, { bytes }) => sum + bytes, 0));
     this.#constants = this.#allocate(pack.constants.byteLength);
     new Uint8Array(this.#constants).set(new Uint8Array(pack.constants));
@@ -65,9 +71,11 @@ export class ResidentModel {
     });
     this.#opened.push(() => source.close());
     this.#window = new Window({
-      tiles,
       memory: this.weights,
-      plan: choosePinned(tiles, this.weights.byteLength),
+      budget: this.weights.byteLength,
+      // Everything stays: no ring.
+      plan: { ...planWindow(tiles, this.weights.byteLength), ringBytes: 0 },
+      discard: (offset, bytes) => addon.discard(this.weights, offset, bytes),
       source,
       now: () => TIMERS.now() * 1000,
     });
@@ -88,10 +96,11 @@ export class ResidentModel {
         `The native addon does not load (${reason}): nothing to measure.`,
       );
     const bytes = pack.manifest.tiles.reduce((sum, tile) => sum + tile.bytes, 0);
-    if (bytes + SPARE_BYTES > availableMemory())
+    const free = systemMemory().availableBytes;
+    if (bytes + SPARE_BYTES > free)
       throw new PotluckError(
         'MEMORY_TOO_SMALL',
-        `The weights of ${pack.manifest.name} take ${mebibytes(bytes)} and ${mebibytes(availableMemory())} are free. Measure a smaller shape.`,
+        `The weights of ${pack.manifest.name} take ${mebibytes(bytes)} and ${mebibytes(free)} are free. Measure a smaller shape.`,
       );
     const model = new ResidentModel(addon, pack, positions, await open(pack.tilesPath, 'r'));
     try {

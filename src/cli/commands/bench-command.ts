@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { parseInteger } from '../option-values.ts';
+import { parseBytes, parseInteger } from '../option-values.ts';
 import { type EmulationFlags, emulationOptions, withDevices, withEmulation } from './emulation-flags.ts';
 import { type PassFlags, type ShapeFlags, withJson, withPasses, withRuns, withShape } from './shape-flags.ts';
 
@@ -14,6 +14,7 @@ export function addBenchCommand(program: Command): void {
   addPrompt(group);
   addCluster(group);
   addPack(group);
+  addWindow(group);
 }
 
 /** The pack that flags name, and how often to measure on it. */
@@ -91,6 +92,44 @@ function addCluster(group: Command): void {
       const options = { ...emulationOptions(flags), tokens, promptTokens, runs };
       const bench = await benchCluster(options, stopController().signal);
       print(bench, benchText(bench), flags.json === true);
+    });
+}
+
+interface WindowFlags extends ShapeFlags {
+  readonly memory?: number;
+  readonly devices: number;
+  readonly threads?: number;
+  readonly runs: number;
+  readonly seconds: number;
+  readonly json?: true;
+}
+
+function addWindow(group: Command): void {
+  withJson(withDevices(withShape(group.command('window')), 1))
+    .description(
+      'A model bigger than memory: streamed bytes a second against what the disk gives, in a budget.',
+    )
+    .option(
+      '--memory <size>',
+      'most memory of each device, such as 400M (default: all that it needs)',
+      text => parseBytes('--memory', text),
+    )
+    .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
+      parseInteger('--threads', text, 1, 1024),
+    )
+    .option('--runs <n>', 'runs, of which the median counts', text => parseInteger('--runs', text, 1, 100), 9)
+    .option('--seconds <n>', 'about how long a run takes', text => parseInteger('--seconds', text, 1, 600), 2)
+    .action(async (flags: WindowFlags) => {
+      const { benchWindow, windowText } = await import('../bench/bench-window.ts');
+      const { openSyntheticModel } = await import('../bench/synthetic-model.ts');
+      const { stopController } = await import('../emulate/with-emulation.ts');
+      const { memory = null, devices, threads, runs, seconds } = flags;
+      const pack = await openSyntheticModel(flags, null);
+      const bench = await benchWindow(
+        { pack, shape: flags.shape, memory, devices, runs, seconds, ...(threads ? { threads } : {}) },
+        stopController().signal,
+      );
+      process.stdout.write(`${flags.json ? JSON.stringify(bench, null, 2) : windowText(bench)}\n`);
     });
 }
 

@@ -90,10 +90,6 @@ Crc32cShift::Crc32cShift(uint64_t bytes) {
     for (uint32_t i = 0; i < 256; i++) tables[k][i] = multiply(power, i << (8 * k));
 }
 
-uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b) {
-  return multiply(zero_bytes(bytes_b), crc_a) ^ crc_b;
-}
-
 size_t crc32c_variants(const Crc32cVariant** out) {
   *out = variants().list;
   return variants().count;

@@ -20,9 +20,6 @@ size_t crc32c_variants(const Crc32cVariant** variants);
 // The fastest variant.
 uint32_t crc32c(uint32_t seed, const uint8_t* data, size_t bytes);
 
-// CRC of A followed by B, from the CRC of each and the length of B in bytes.
-uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b);
-
 // The register after `bytes` zero bytes, as four tables: the value is the xor of tables[i][byte i of the register].
 struct Crc32cShift {
   uint32_t tables[4][256];

@@ -1,5 +1,6 @@
 #include "disk_io.h"
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -18,6 +19,7 @@ namespace {
 constexpr int64_t kMostThreads = 64;
 constexpr int64_t kMostFileOffset = int64_t(1) << 52;
 constexpr int64_t kMostTileBytes = int64_t(1) << 30;
+constexpr size_t kMostParts = 4096;
 constexpr int kMostReads = 4096;
 constexpr size_t kMostPathBytes = 4096;
 
@@ -84,14 +86,16 @@ void set_string(napi_env env, napi_value object, const char* name, const std::st
   napi_set_named_property(env, object, name, value);
 }
 
-// {kind, message, errno?, expected?, actual?}, or null where the read went well.
+// {kind, part, message, errno?, expected?, actual?}, or null where the read went well.
 napi_value read_error(napi_env env, const TileRead& read) {
   napi_value error;
   if (read.result == TileRead::Result::ok) {
     napi_get_null(env, &error);
     return error;
   }
+  const TilePart& part = read.parts[read.part];
   napi_create_object(env, &error);
+  set_number(env, error, "part", double(read.part));
   if (read.result == TileRead::Result::system_error) {
     set_string(env, error, "kind", "errno");
     set_string(env, error, "message", std::error_code(read.system_error, std::system_category()).message());
@@ -99,12 +103,12 @@ napi_value read_error(napi_env env, const TileRead& read) {
   } else if (read.result == TileRead::Result::short_read) {
     set_string(env, error, "kind", "short");
     set_string(env, error, "message", "the file ends inside the tile");
-    set_number(env, error, "expected", double(read.bytes));
+    set_number(env, error, "expected", double(part.bytes));
     set_number(env, error, "actual", double(read.bytes_read));
   } else {
     set_string(env, error, "kind", "crc");
     set_string(env, error, "message", "the CRC-32C is wrong");
-    set_number(env, error, "expected", read.expected_crc);
+    set_number(env, error, "expected", part.crc32c);
     set_number(env, error, "actual", read.actual_crc);
   }
   return error;
@@ -115,7 +119,7 @@ void hand_over(void* context, TileRead* read) {
   napi_call_threadsafe_function(static_cast<ReaderHandle*>(context)->notify, read->owner, napi_tsfn_nonblocking);
 }
 
-// On the JavaScript thread: calls done(error, microseconds).
+// On the JavaScript thread: calls done(error, microseconds, cpuMicroseconds).
 void call_done(napi_env env, napi_value, void*, void* data) {
   auto* owner = static_cast<ReadOwner*>(data);
   if (env == nullptr) {
@@ -123,9 +127,10 @@ void call_done(napi_env env, napi_value, void*, void* data) {
     return;
   }
   ReaderHandle* reader = owner->reader;
-  napi_value arguments[2];
+  napi_value arguments[3];
   arguments[0] = read_error(env, owner->read);
   napi_create_double(env, owner->read.microseconds, &arguments[1]);
+  napi_create_double(env, owner->read.cpu_microseconds, &arguments[2]);
   napi_value done = nullptr;
   napi_get_reference_value(env, owner->done, &done);
   destroy_read(env, owner);
@@ -135,7 +140,7 @@ void call_done(napi_env env, napi_value, void*, void* data) {
   }
   napi_value undefined;
   napi_get_undefined(env, &undefined);
-  if (done != nullptr) napi_call_function(env, undefined, done, 2, arguments, nullptr);
+  if (done != nullptr) napi_call_function(env, undefined, done, 3, arguments, nullptr);
 }
 
 // Joins the threads. Reads that none of them finished are dropped without a call of `done`.
@@ -273,42 +278,68 @@ bool is_aligned(napi_env env, const char* name, uint64_t value) {
   return false;
 }
 
-// Arguments of readTile, checked.
+// Arguments of readRun, checked.
 struct ReadArguments {
   ReaderHandle* reader;
   FileHandle* file;
-  int64_t file_offset, bytes, memory_offset, crc;
+  int64_t file_offset, memory_offset;
+  std::vector<TilePart> parts;
+  size_t bytes = 0;
   uint8_t* memory;
   napi_value memory_value, done_value;
 };
 
+// tiles: for each tile its bytes, and its CRC-32C or -1 for no check.
+bool read_parts(napi_env env, napi_value value, ReadArguments* out) {
+  void* data;
+  size_t words;
+  if (!read_typed(env, value, "tiles", napi_float64_array, 8, &data, &words)) return false;
+  if (words == 0 || words % 2 != 0 || words / 2 > kMostParts) {
+    throw_range(env, "tiles", "is not a list of bytes and CRC-32C");
+    return false;
+  }
+  const double* numbers = static_cast<const double*>(data);
+  for (size_t i = 0; i < words; i += 2) {
+    const double bytes = numbers[i], crc = numbers[i + 1];
+    if (!(bytes >= double(kDiskAlignment) && bytes <= double(kMostTileBytes)) || bytes != std::floor(bytes)) {
+      throw_range(env, "tiles", "has a tile without bytes, or with over a GiB");
+      return false;
+    }
+    if (!is_aligned(env, "bytes of a tile", uint64_t(bytes))) return false;
+    if (!(crc >= -1 && crc <= double(std::numeric_limits<uint32_t>::max())) || crc != std::floor(crc)) {
+      throw_range(env, "crc32c", "is not from 0 to 2^32 - 1");
+      return false;
+    }
+    out->parts.push_back(TilePart{size_t(bytes), crc < 0 ? 0 : uint32_t(crc), crc >= 0});
+    out->bytes += size_t(bytes);
+  }
+  return true;
+}
+
 bool read_arguments(napi_env env, napi_callback_info info, ReadArguments* out) {
-  napi_value a[8];
-  if (!get_arguments(env, info, 8, a)) return false;
+  napi_value a[7];
+  if (!get_arguments(env, info, 7, a)) return false;
   size_t memory_bytes = 0;
   napi_valuetype done_type;
   if (!read_handle(env, a[0], "reader", kReaderTag, &out->reader) || !read_handle(env, a[1], "file", kFileTag, &out->file) ||
       !read_integer(env, a[2], "fileOffset", 0, kMostFileOffset, &out->file_offset) ||
-      !is_aligned(env, "fileOffset", uint64_t(out->file_offset)) ||
-      !read_integer(env, a[3], "bytes", 1, kMostTileBytes, &out->bytes) ||
-      !is_aligned(env, "bytes", uint64_t(out->bytes)) ||
-      !read_buffer(env, a[4], "memory", size_t(out->bytes), &out->memory, &memory_bytes) ||
-      !read_integer(env, a[5], "memoryOffset", 0, int64_t(memory_bytes) - out->bytes, &out->memory_offset) ||
+      !is_aligned(env, "fileOffset", uint64_t(out->file_offset)) || !read_parts(env, a[5], out) ||
+      !read_buffer(env, a[3], "memory", out->bytes, &out->memory, &memory_bytes) ||
+      !read_integer(env, a[4], "memoryOffset", 0, int64_t(memory_bytes) - int64_t(out->bytes), &out->memory_offset) ||
       !is_aligned(env, "memoryOffset", uint64_t(out->memory_offset)) ||
-      !is_aligned(env, "memory", reinterpret_cast<uintptr_t>(out->memory)) ||
-      !read_integer(env, a[6], "crc32c", 0, std::numeric_limits<uint32_t>::max(), &out->crc))
+      !is_aligned(env, "memory", reinterpret_cast<uintptr_t>(out->memory)))
     return false;
-  if (napi_typeof(env, a[7], &done_type) != napi_ok || done_type != napi_function) {
+  if (napi_typeof(env, a[6], &done_type) != napi_ok || done_type != napi_function) {
     throw_range(env, "done", "is not a function");
     return false;
   }
-  out->memory_value = a[4];
-  out->done_value = a[7];
+  out->memory_value = a[3];
+  out->done_value = a[6];
   return true;
 }
 
-// readTile(reader, file, fileOffset, bytes, memory, memoryOffset, crc32c, done)
-napi_value read_tile(napi_env env, napi_callback_info info) {
+// readRun(reader, file, fileOffset, memory, memoryOffset, tiles, done)
+napi_value read_run(napi_env env, napi_callback_info info) {
   ReadArguments a;
   if (!read_arguments(env, info, &a)) return nullptr;
   const char* refusal = !a.reader->pool                   ? "the reader is closed"
@@ -317,7 +348,7 @@ napi_value read_tile(napi_env env, napi_callback_info info) {
                         : !hold_memory(a.memory)          ? "the memory does not come from allocate()"
                                                           : nullptr;
   if (refusal != nullptr) {
-    throw_range(env, "readTile", refusal);
+    throw_range(env, "readRun", refusal);
     return nullptr;
   }
   auto* owner = new ReadOwner{};
@@ -329,9 +360,9 @@ napi_value read_tile(napi_env env, napi_callback_info info) {
   read.owner = owner;
   read.file = a.file->file;
   read.file_offset = uint64_t(a.file_offset);
-  read.bytes = size_t(a.bytes);
+  read.parts = std::move(a.parts);
+  read.bytes = a.bytes;
   read.to = a.memory + a.memory_offset;
-  read.expected_crc = uint32_t(a.crc);
   if (a.reader->reads++ == 0) {
     napi_ref_threadsafe_function(env, a.reader->notify);
     napi_reference_ref(env, a.reader->self, nullptr);
@@ -401,7 +432,7 @@ bool register_disk_io(napi_env env, napi_value exports) {
   return set_function(env, exports, "createReader", create_reader) &&
          set_function(env, exports, "closeReader", close_reader) &&
          set_function(env, exports, "openFile", open_file) && set_function(env, exports, "closeFile", close_file) &&
-         set_function(env, exports, "readTile", read_tile) && set_function(env, exports, "crc32c", crc32c_call) &&
+         set_function(env, exports, "readRun", read_run) && set_function(env, exports, "crc32c", crc32c_call) &&
          set_function(env, exports, "crc32cVariants", crc32c_names);
 }
 

@@ -33,4 +33,7 @@ class TileFile {
   bool direct_;
 };
 
+// Processor time of the calling thread; 0 where the system does not tell.
+double thread_cpu_microseconds();
+
 }  // namespace potluck

@@ -1,6 +1,7 @@
 #ifndef _WIN32
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,6 +97,12 @@ size_t TileFile::read(uint64_t offset, size_t bytes, uint8_t* to, int* error) co
   if (!direct_) ::posix_fadvise(int(handle_), off_t(offset), off_t(bytes), POSIX_FADV_DONTNEED);
 #endif
   return done;
+}
+
+double thread_cpu_microseconds() {
+  timespec time{};
+  if (::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0) return 0;
+  return double(time.tv_sec) * 1e6 + double(time.tv_nsec) / 1e3;
 }
 
 }  // namespace potluck

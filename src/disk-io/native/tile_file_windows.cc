@@ -76,5 +76,13 @@ size_t TileFile::read(uint64_t offset, size_t bytes, uint8_t* to, int* error) co
   return done;
 }
 
+double thread_cpu_microseconds() {
+  FILETIME created, ended, kernel, user;
+  if (!GetThreadTimes(GetCurrentThread(), &created, &ended, &kernel, &user)) return 0;
+  // Units of 100 ns.
+  const auto ticks = [](const FILETIME& t) { return double((uint64_t(t.dwHighDateTime) << 32) | t.dwLowDateTime); };
+  return (ticks(kernel) + ticks(user)) / 10;
+}
+
 }  // namespace potluck
 #endif

@@ -1,5 +1,5 @@
-// Threads that read tiles. A tile longer than a piece is read by several threads at once; each checks its own piece
-// while the bytes are still in its cache.
+// Threads that read runs of tiles: each run is one long read of neighbouring tiles, which the thread that read it
+// checks tile by tile while the bytes are still in its cache.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -14,28 +14,31 @@
 
 namespace potluck {
 
+// One tile of a run.
+struct TilePart {
+  size_t bytes;
+  uint32_t crc32c;
+  bool checked;  // false: whatever is read is right (for measuring the disk alone)
+};
+
 struct TileRead {
   // What to read.
   std::shared_ptr<TileFile> file;
   uint64_t file_offset = 0;
-  size_t bytes = 0;
+  std::vector<TilePart> parts;  // one behind the other
+  size_t bytes = 0;             // sum of the parts
   uint8_t* to = nullptr;
-  uint32_t expected_crc = 0;
   void* owner = nullptr;  // of the caller
 
   // What came of it.
   enum class Result { ok, system_error, short_read, wrong_crc };
   Result result = Result::ok;
+  size_t part = 0;  // the tile that could not be read
   int system_error = 0;
-  uint64_t bytes_read = 0;
+  uint64_t bytes_read = 0;  // of that tile
   uint32_t actual_crc = 0;
-  double microseconds = 0;  // from the first piece taken by a thread to the last piece checked
-
-  // Of TileReader, under its lock.
-  std::vector<uint32_t> piece_crcs;
-  size_t pieces_left = 0;
-  bool started = false;
-  std::chrono::steady_clock::time_point start;
+  double microseconds = 0;      // from the moment a thread took it to the end of the last check
+  double cpu_microseconds = 0;  // of that thread, over the same time
 };
 
 class TileReader {
@@ -48,28 +51,19 @@ class TileReader {
 
   // Starts the threads; false when the system has none left.
   bool start(int threads);
-  // The reader does not own `read`; it is the caller's again at `done`.
+  // The reader does not own `read`; it is the caller's again at `done`. Reads begin in the order they come in.
   void submit(TileRead* read);
-  // Ends the threads after the pieces they are at, and returns the reads whose `done` was not called.
+  // Ends the threads after the reads they are at, and returns the reads whose `done` was not called.
   std::vector<TileRead*> stop();
 
  private:
-  struct Piece {
-    TileRead* read;
-    size_t index;
-  };
-
-  size_t piece_bytes(size_t tile_bytes) const;
   void work();
-  void read_piece(Piece piece, std::unique_lock<std::mutex>& lock);
-  void finish(TileRead* read);
 
   Done done_;
   void* context_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Piece> queue_;
-  std::vector<TileRead*> open_;  // submitted, not done
+  std::deque<TileRead*> queue_;
   std::vector<std::thread> threads_;
   bool stopping_ = false;
 };

@@ -174,7 +174,7 @@ bool pass_buffer(napi_env env, napi_value result, const char* name, int64_t floa
 }
 
 // createModel(pool, numbers, constants, weights)
-//   -> {model, residual, partial, logits, routes}, the last four ArrayBuffers
+//   -> {model, residual, partial, logits, routes, scratchBytes}, four of them ArrayBuffers
 napi_value create_model(napi_env env, napi_callback_info info) {
   napi_value argument[4];
   auto handle = std::make_shared<ModelHandle>();
@@ -223,6 +223,9 @@ napi_value create_model(napi_env env, napi_callback_info info) {
   model->partial = static_cast<int32_t*>(partial);
   model->logits = static_cast<float*>(logits);
   model->routes = static_cast<int32_t*>(routes);
+  napi_value scratch;
+  napi_create_double(env, double(model->scratch_bytes()), &scratch);
+  napi_set_named_property(env, result, "scratchBytes", scratch);
   handle->model = std::move(model);
   if (!wrap_object(env, handle, &kModelTag, &object)) return nullptr;
   napi_set_named_property(env, result, "model", object);

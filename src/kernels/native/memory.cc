@@ -63,6 +63,27 @@ napi_value allocate(napi_env env, napi_callback_info info) {
   return create_region(env, size_t(bytes), &buffer, &data) ? buffer : nullptr;
 }
 
+// discard(buffer, offset, bytes)
+napi_value discard(napi_env env, napi_callback_info info) {
+  size_t count = 3;
+  napi_value argument[3];
+  uint8_t* data = nullptr;
+  size_t length = 0;
+  int64_t offset = 0, bytes = 0;
+  if (napi_get_cb_info(env, info, &count, argument, nullptr, nullptr) != napi_ok ||
+      !read_buffer(env, argument[0], "memory", 1, &data, &length) ||
+      !read_integer(env, argument[1], "offset", 0, int64_t(length), &offset) ||
+      !read_integer(env, argument[2], "bytes", 0, int64_t(length) - offset, &bytes))
+    return nullptr;
+  std::lock_guard<std::mutex> lock(registry_mutex);
+  if (find_region(data) == registry.end()) {
+    throw_range(env, "memory", "does not come from allocate()");
+    return nullptr;
+  }
+  discard_pages(data + offset, size_t(bytes));
+  return nullptr;
+}
+
 napi_value release(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value argument;
@@ -129,6 +150,18 @@ void* map_pages(size_t bytes, bool huge) {
 
 void unmap_pages(void* at, size_t bytes) { munmap(at, whole_pages(bytes)); }
 
+void discard_pages(void* at, size_t bytes) {
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(at) + kPage - 1) / kPage * kPage;
+  const uintptr_t to = (reinterpret_cast<uintptr_t>(at) + bytes) / kPage * kPage;
+  if (to <= from) return;
+#ifdef __linux__
+  madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+#else
+  // Elsewhere MADV_DONTNEED keeps the pages: a fresh mapping in their place does not. Untested.
+  mmap(reinterpret_cast<void*>(from), to - from, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+#endif
+}
+
 bool create_region(napi_env env, size_t bytes, napi_value* buffer, void** data) {
   void* at = map_pages(bytes, true);
   if (at == nullptr) {
@@ -153,7 +186,8 @@ bool create_region(napi_env env, size_t bytes, napi_value* buffer, void** data) 
 }
 
 bool register_memory(napi_env env, napi_value exports) {
-  return set_function(env, exports, "allocate", allocate) && set_function(env, exports, "release", release);
+  return set_function(env, exports, "allocate", allocate) && set_function(env, exports, "discard", discard) &&
+         set_function(env, exports, "release", release);
 }
 
 }  // namespace potluck

@@ -18,6 +18,9 @@ void drop_memory(const void* at);
 void* map_pages(size_t bytes, bool huge);
 void unmap_pages(void* at, size_t bytes);
 
+// Gives the whole pages inside [at, at + bytes) back to the system; they are zero when they are next touched.
+void discard_pages(void* at, size_t bytes);
+
 // A region of `bytes` (at least 1) with its ArrayBuffer; false with a pending exception when memory is refused.
 bool create_region(napi_env env, size_t bytes, napi_value* buffer, void** data);
 

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "memory.h"
 
@@ -90,6 +91,8 @@ std::string Model::reserve() {
   if (scratch_ == nullptr) return "the system has not that much scratch memory";
   kv = static_cast<uint8_t*>(map_pages(kv_bytes_, false));
   if (kv == nullptr) return "the system has not that much memory for keys and values";
+  // The system gives memory when it is written, and whoever accounts for it counts all of it from the start.
+  std::memset(scratch_, 0, scratch_bytes_);
   place(scratch_, &scratch_bytes_);
   return "";
 }

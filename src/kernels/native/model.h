@@ -116,6 +116,7 @@ class Model {
   ~Model() { close(); }
   // Maps scratch and keys and values; an error text, or empty.
   std::string reserve();
+  size_t scratch_bytes() const { return scratch_bytes_; }
   // Unmaps, and drops the regions held. The model does not run then.
   void close();
 

@@ -1,0 +1,199 @@
+import type { ModelShape } from '../pack/manifest.ts';
+import { constantsFloats, kvPageBytes } from '../pack/tile-shape.ts';
+import { type Accounted, accountMemory, type MemoryAccount, mebibytes } from './memory-account.ts';
+import { firstBudget, nextBudget } from './memory-budget.ts';
+import type { ProcessMemory, SystemMemory } from './process-memory.ts';
+
+export interface MemoryKeeperOptions {
+  /** Bytes the whole process may take; 'auto': what the system can spare; null: no budget. */
+  readonly budget: number | 'auto' | null;
+  /** Most bytes for tiles, whatever the budget leaves; null: no further limit. */
+  readonly windowBytes: number | null;
+  readonly count: () => ProcessMemory;
+  readonly system: () => SystemMemory;
+}
+
+/** A plan's part of a device, as far as memory is concerned. */
+export interface PlanNeeds {
+  readonly shape: ModelShape;
+  readonly attentionTiles: number;
+  readonly tileBytes: number;
+  readonly leastWindow: number;
+}
+
+/** What of a plan takes memory, once it is open. */
+export interface OpenMemory extends PlanNeeds {
+  readonly activationBytes: number;
+  /** The window of tiles: takes at most `memoryBytes`, and keeps to a new budget from the next pass on. */
+  readonly window: { readonly memoryBytes: number; resize(budget: number): void };
+}
+
+/** Room for what the first requests of a plan make the process grow, before that was seen. */
+const FIRST_RESERVE = 24 << 20;
+/** Room for what it may grow between two looks, once it works as it always does. */
+const STEADY_RESERVE = 10 << 20;
+/** From this many passes on it does. */
+const STEADY_PASSES = 48;
+/** Looks over which the largest size counts: a minute at two a second. */
+const LOOKS = 120;
+/** Tiles are pinned or given up in steps of at least this. */
+const LEAST_CHANGE = 4 << 20;
+
+/**
+ * Holds the account of one device: looks at what the process takes, follows `--memory auto`, and lets the window of tiles
+ * grow into what is left or give memory back. Tiles are the ballast: whatever else grows, they make room.
+ */
+export class MemoryKeeper {
+  readonly #options: MemoryKeeperOptions;
+  readonly #first: number | null;
+  #budget: number | null;
+  #open: OpenMemory | null = null;
+  #accounted: Accounted | null = null;
+  /** What the process took beside the plan, at the last looks. */
+  #looks: number[] = [];
+  #highWater = 0;
+  #regionsBefore = 0;
+  #kvPagesUsed = 0;
+  #passes = 0;
+  #weights = 0;
+  #over: string | null = null;
+
+  constructor(options: MemoryKeeperOptions) {
+    this.#options = options;
+    const { budget, count, system } = options;
+    this.#first = budget === 'auto' ? firstBudget(system(), count().residentBytes) : budget;
+    this.#budget = this.#first;
+    this.look();
+  }
+
+  /** The budget now; `--memory auto` changes it. */
+  get budget(): number | null {
+    return this.#budget;
+  }
+
+  get account(): MemoryAccount | null {
+    return this.#accounted?.account ?? null;
+  }
+
+  /** What a user should know; one sentence each. */
+  get notes(): readonly string[] {
+    const cut = this.#budget !== this.#first;
+    const auto = cut
+      ? `Memory is short on this system: the budget went from ${mebibytes(this.#first!)} to ${mebibytes(this.#budget!)} for now.`
+      : null;
+    return [auto, this.#over].filter(note => note !== null);
+  }
+
+  /** Bytes for weights, whatever the model; Infinity without a budget. */
+  get weightBytes(): number {
+    const own = this.#budget === null ? Infinity : this.#budget - this.#processBytes() - FIRST_RESERVE;
+    return Math.max(0, Math.min(own, this.#options.windowBytes ?? Infinity));
+  }
+
+  /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */
+  plan(needs: PlanNeeds): Accounted {
+    this.look();
+    return this.#make(needs, null, FIRST_RESERVE, 0);
+  }
+
+  /** From now on the window is kept to the account. Throws MEMORY_TOO_SMALL. */
+  open(open: OpenMemory): Accounted {
+    this.#kvPagesUsed = 0;
+    this.#passes = 0;
+    this.#looks = [];
+    this.#open = open;
+    this.look();
+    this.#accounted = this.#make(open, open.activationBytes, FIRST_RESERVE, 0);
+    this.#resize(this.#accounted.account.weights);
+    return this.#accounted;
+  }
+
+  close(): void {
+    this.#open = null;
+    this.#accounted = null;
+    this.#over = null;
+    this.#regionsBefore = 0;
+  }
+
+  /** Before a pass that writes KV pages up to `pages`: tiles make room for those that were never written. */
+  beginPass(pages: number): void {
+    this.#passes++;
+    if (pages <= this.#kvPagesUsed && this.#passes !== STEADY_PASSES) return;
+    this.#kvPagesUsed = Math.max(this.#kvPagesUsed, pages);
+    this.#adjust();
+  }
+
+  /** To be called about twice a second. */
+  tick(): void {
+    this.look();
+    const { budget, system, count } = this.#options;
+    if (budget === 'auto') {
+      this.#budget = nextBudget(this.#budget!, this.#first!, system(), count().residentBytes);
+    }
+    this.#adjust();
+  }
+
+  /** Counts what the process takes beside the plan. */
+  look(): void {
+    const { residentBytes, highWaterBytes } = this.#options.count();
+    const regions = this.#regions();
+    let beside = residentBytes - regions;
+    // A new high mark was reached between two looks, when the regions were at most what they were at one of them.
+    if (highWaterBytes > this.#highWater && this.#looks.length > 0)
+      beside = Math.max(beside, highWaterBytes - Math.max(regions, this.#regionsBefore));
+    this.#highWater = highWaterBytes;
+    this.#regionsBefore = regions;
+    this.#looks.push(beside);
+    if (this.#looks.length > LOOKS) this.#looks.shift();
+  }
+
+  #processBytes(): number {
+    return Math.max(...this.#looks);
+  }
+
+  /** Memory that the plan takes now. */
+  #regions(): number {
+    const open = this.#open;
+    if (!open) return 0;
+    const kv = this.#kvPagesUsed * kvPageBytes(open.shape, open.attentionTiles);
+    return constantsFloats(open.shape) * 4 + open.activationBytes + kv + open.window.memoryBytes;
+  }
+
+  #make(
+    needs: PlanNeeds,
+    activationBytes: number | null,
+    reserveBytes: number,
+    kvPagesUsed: number,
+  ): Accounted {
+    const { shape, attentionTiles, tileBytes, leastWindow } = needs;
+    return accountMemory({
+      ...{ shape, attentionTiles, tileBytes, leastWindow, activationBytes, reserveBytes, kvPagesUsed },
+      budget: this.#budget,
+      windowBytes: this.#options.windowBytes,
+      processBytes: this.#processBytes(),
+    });
+  }
+
+  #adjust(): void {
+    const open = this.#open;
+    if (!open) return;
+    const reserve = this.#passes >= STEADY_PASSES ? STEADY_RESERVE : FIRST_RESERVE;
+    try {
+      const accounted = this.#make(open, open.activationBytes, reserve, this.#kvPagesUsed);
+      this.#accounted = { ...accounted, mostKvPages: this.#accounted!.mostKvPages };
+      this.#over = null;
+      const { weights } = accounted.account;
+      const change = weights - this.#weights;
+      if (change < 0 || change >= LEAST_CHANGE || weights === open.tileBytes) this.#resize(weights);
+    } catch (error) {
+      // The least window is all that can be done.
+      this.#over = `The memory budget may not hold: ${error instanceof Error ? error.message : String(error)}`;
+      this.#resize(open.leastWindow);
+    }
+  }
+
+  #resize(weights: number): void {
+    this.#weights = weights;
+    this.#open?.window.resize(weights);
+  }
+}

@@ -1,0 +1,161 @@
+import { describe, expect, test } from 'vitest';
+import { MemoryKeeper, type OpenMemory } from '../../src/daemon/memory-keeper.ts';
+import type { ModelShape } from '../../src/pack/manifest.ts';
+import { plainFeatures } from '../../src/pack/plain-shape.ts';
+import { kvPageBytes } from '../../src/pack/tile-shape.ts';
+
+const MIB = 1 << 20;
+const shape: ModelShape = {
+  weights: 'w4',
+  width: 512,
+  layers: 10,
+  queryHeads: 8,
+  kvHeads: 4,
+  headDim: 64,
+  ffnWidth: 1536,
+  vocabulary: 8192,
+  context: 65_536,
+  normEpsilon: 1e-5,
+  ...plainFeatures(
+    10,
+    64,
+    Array.from({ length: 32 }, () => 1),
+  ),
+  tiling: { partsPerKvHead: 1, ffnColumns: 96, headRows: 512 },
+};
+
+/** A process of 80 MiB beside the plan, on a machine with plenty; what it takes, is asked and is given. */
+function machine(budget: number | 'auto' | null) {
+  const world = { beside: 80 * MIB, spike: 0, available: 4096 * MIB, pressure: 0, window: 0, kv: 0, high: 0 };
+  const open: OpenMemory = {
+    ...{ shape, attentionTiles: 40, tileBytes: 500 * MIB, leastWindow: 2 * MIB, activationBytes: 10 * MIB },
+    window: {
+      get memoryBytes() {
+        return world.window;
+      },
+      resize: (bytes: number) => {
+        world.window = Math.min(bytes, 500 * MIB);
+      },
+    },
+  };
+  let opened = false;
+  const resident = () => world.beside + (opened ? 10 * MIB + 4 * 41 * 512 + world.window + world.kv : 0);
+  const count = () => {
+    world.high = Math.max(world.high, resident() + world.spike);
+    world.spike = 0;
+    return { residentBytes: resident(), highWaterBytes: world.high };
+  };
+  const keeper = new MemoryKeeper({
+    ...{ budget, windowBytes: null, count },
+    system: () => ({ availableBytes: world.available - resident(), pressure: world.pressure }),
+  });
+  const begin = () => {
+    keeper.plan(open);
+    opened = true;
+    return keeper.open(open);
+  };
+  return { world, keeper, begin, resident };
+}
+
+const total = (account: object | null): number => Object.values(account!).reduce((sum, n) => sum + n, 0);
+
+describe('the keeper of memory', () => {
+  test('gives tiles what is left, and more once the process is known', () => {
+    const { world, keeper, begin, resident } = machine(400 * MIB);
+    begin();
+    const first = world.window;
+    expect(first).toBeGreaterThan(250 * MIB);
+    world.kv = kvPageBytes(shape, 40);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    expect(world.window).toBeGreaterThan(first + 10 * MIB);
+    expect(resident()).toBeLessThan(400 * MIB);
+    expect(total(keeper.account)).toBeLessThanOrEqual(400 * MIB);
+  });
+
+  test('unpins when the process grows, and pins again a while after it shrank', () => {
+    const { world, keeper, begin, resident } = machine(400 * MIB);
+    begin();
+    world.kv = kvPageBytes(shape, 40);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    const before = world.window;
+    world.beside += 8 * MIB;
+    keeper.tick();
+    expect(world.window).toBeLessThanOrEqual(before - 8 * MIB);
+    expect(resident()).toBeLessThan(400 * MIB);
+    world.beside -= 8 * MIB;
+    keeper.tick();
+    expect(world.window).toBeLessThanOrEqual(before - 8 * MIB);
+    for (let look = 0; look < 130; look++) keeper.tick();
+    expect(world.window).toBeGreaterThanOrEqual(before - 1 * MIB);
+  });
+
+  test('sees a peak between two looks by the high mark', () => {
+    const { world, keeper, begin } = machine(400 * MIB);
+    begin();
+    world.kv = kvPageBytes(shape, 40);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    keeper.tick();
+    const before = world.window;
+    world.spike = 9 * MIB;
+    keeper.tick();
+    expect(world.window).toBe(before - 9 * MIB);
+  });
+
+  test('KV pages take room from tiles before they are written', () => {
+    const { world, keeper, begin, resident } = machine(300 * MIB);
+    const { mostKvPages } = begin();
+    for (let pages = 0; pages <= mostKvPages; pages += 97) {
+      keeper.beginPass(pages);
+      world.kv = pages * kvPageBytes(shape, 40);
+      expect(resident()).toBeLessThanOrEqual(300 * MIB);
+    }
+    expect(world.window).toBeGreaterThanOrEqual(2 * MIB - 4096);
+    expect(keeper.notes).toEqual([]);
+  });
+
+  test('does what it can, and says so, where the process alone is over the budget', () => {
+    const { world, keeper, begin } = machine(300 * MIB);
+    begin();
+    world.beside = 290 * MIB;
+    keeper.tick();
+    expect(world.window).toBe(2 * MIB);
+    expect(keeper.notes.join()).toMatch(/may not hold/);
+    world.beside = 80 * MIB;
+    for (let look = 0; look < 130; look++) keeper.tick();
+    expect(keeper.notes).toEqual([]);
+    expect(world.window).toBeGreaterThan(100 * MIB);
+  });
+
+  test('without a budget every tile stays', () => {
+    const { world, keeper, begin } = machine(null);
+    begin();
+    keeper.tick();
+    expect(world.window).toBe(500 * MIB);
+    expect(keeper.weightBytes).toBe(Infinity);
+  });
+
+  test('auto takes what the system can spare, and gives it back under pressure', () => {
+    const { world, keeper, begin, resident } = machine('auto');
+    world.available = 4096 * MIB;
+    begin();
+    expect(world.window).toBe(500 * MIB);
+    const before = keeper.budget!;
+    expect(before).toBeLessThan(4096 * MIB);
+    // Another program takes all but 400 MiB.
+    world.available = 400 * MIB;
+    for (let look = 0; look < 10; look++) keeper.tick();
+    expect(resident()).toBeLessThan(400 * MIB);
+    expect(keeper.notes.join()).toMatch(/short/);
+    const short = world.window;
+    world.pressure = 0.5;
+    keeper.tick();
+    expect(world.window).toBeLessThan(short);
+    // It ends.
+    world.pressure = 0;
+    world.available = 4096 * MIB;
+    for (let look = 0; look < 200; look++) keeper.tick();
+    expect(keeper.budget).toBe(before);
+    expect(world.window).toBe(500 * MIB);
+    expect(keeper.notes).toEqual([]);
+  });
+});
