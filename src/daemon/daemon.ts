@@ -175,7 +175,7 @@ class Daemon {
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
   #checkMemory({ shape, tiles }: Manifest): void {
-    this.#keeper.plan({
+    this.#keeper.check({
       shape,
       attentionTiles: tiles.filter(tile => tile.kind === 'attention').length,
       tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),

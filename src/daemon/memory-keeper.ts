@@ -30,6 +30,8 @@ export interface OpenMemory extends PlanNeeds {
 
 /** Room for what the first requests of a plan make the process grow, before that was seen. */
 const FIRST_RESERVE = 24 << 20;
+/** Room for what a daemon takes from its start until its first plan: tokenizer, links, compiled code. */
+const START_GROWTH = 36 << 20;
 /** Room for what it may grow between two looks, once it works as it always does. */
 const STEADY_RESERVE = 10 << 20;
 /** From this many passes on it does. */
@@ -88,6 +90,12 @@ export class MemoryKeeper {
   get weightBytes(): number {
     const own = this.#budget === null ? Infinity : this.#budget - this.#processBytes() - FIRST_RESERVE;
     return Math.max(0, Math.min(own, this.#options.windowBytes ?? Infinity));
+  }
+
+  /** Throws MEMORY_TOO_SMALL where a daemon that only started could never serve such a plan. */
+  check(needs: PlanNeeds): void {
+    this.look();
+    this.#make(needs, null, FIRST_RESERVE + START_GROWTH, 0);
   }
 
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */

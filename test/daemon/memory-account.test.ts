@@ -68,7 +68,7 @@ test('more memory never means less for weights', () => {
 });
 
 test('pages that are written take room from tiles, and nothing else', () => {
-  const budget = 118 << 20;
+  const budget = 116 << 20;
   const { account: before } = accountMemory({ ...input, budget });
   const { account: after } = accountMemory({ ...input, budget, kvPagesUsed: 40 });
   expect(after.kv).toBe(40 * kvPageBytes(shape, 40));

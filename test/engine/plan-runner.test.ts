@@ -27,10 +27,13 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
     },
     tiles: { attention: [[]], ffn: [[]], expert: [[]], head: [], order: [] },
     slots: new Map(),
-    window: { resident: true, take: () => [], skip: () => undefined },
+    window: {
+      ...{ resident: true, pressed: false, has: () => true, take: () => [] },
+      ...{ skip: () => undefined, release: () => undefined, pass: (work: () => Promise<void>) => work() },
+    },
+    begin: () => ran.push('batch'),
     model: {
       pass,
-      setBatch: () => ran.push('batch'),
       run: async (steps: readonly Step[]) => {
         ran.push(steps.map(step => ('half' in step ? `${step.op} ${step.half}` : step.op)).join(', '));
         await run(steps);

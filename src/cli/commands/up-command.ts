@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { keepHeapSmall } from '../../daemon/small-heap.ts';
 import { DEFAULT_API_PORT, daemonOptions, type UpFlags } from '../daemon-options.ts';
 import { isFree } from '../free-port.ts';
 import { homeFolder } from '../home-folder.ts';
@@ -94,6 +95,7 @@ export function addUpCommand(program: Command): void {
         say: text => process.stderr.write(`${text}\n`),
         isFree,
       });
+      if (options.memory !== null) keepHeapSmall();
       const { up } = await import('../up.ts');
       await up(options, flags.child === true, flags.model !== undefined);
     });
