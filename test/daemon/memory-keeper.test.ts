@@ -22,6 +22,8 @@ const shape: ModelShape = {
     Array.from({ length: 32 }, () => 1),
   ),
   tiling: { partsPerKvHead: 1, ffnColumns: 96, headRows: 512 },
+  hadamard: 0,
+  kvBits: 16,
 };
 
 /** A process of 80 MiB beside the plan, on a machine with plenty; what it takes, is asked and is given. */
