@@ -11,13 +11,13 @@ function source() {
   const log = { reads: [] as number[], fail: new Set<number>(), hold: Promise.resolve() };
   const tiles: TileSource = {
     how: 'test',
-    read: async (tile, memory, offset) => {
+    read: async ([tile = -1], memory, offset) => {
       log.reads.push(tile);
       await log.hold;
       if (log.fail.has(tile)) throw new PotluckError('DISK_READ', `tile ${tile}`);
       new Uint8Array(memory, offset, TILE).fill(tile);
     },
-    stats: () => ({ reads: 0, bytes: 0, microseconds: 0, retries: 0 }),
+    stats: () => ({ reads: 0, bytes: 0, microseconds: 0, cpuMicroseconds: 0, retries: 0, recovered: 0 }),
     close: async () => undefined,
   };
   return { tiles, log };
