@@ -89,7 +89,7 @@ function addCluster(group: Command): void {
       const { benchCluster, benchText } = await import('../bench/bench-cluster.ts');
       const { stopController } = await import('../emulate/with-emulation.ts');
       const { tokens, promptTokens, runs } = flags;
-      const options = { ...emulationOptions(flags), tokens, promptTokens, runs };
+      const options = { ...(await emulationOptions(flags)), tokens, promptTokens, runs };
       const bench = await benchCluster(options, stopController().signal);
       print(bench, benchText(bench), flags.json === true);
     });

@@ -24,6 +24,6 @@ export function addEmulateCommand(program: Command): void {
         );
       }
       const { emulate } = await import('../emulate/emulate.ts');
-      await emulate({ ...emulationOptions(flags), ...(port === undefined ? {} : { port }) });
+      await emulate({ ...(await emulationOptions(flags)), ...(port === undefined ? {} : { port }) });
     });
 }

@@ -1,7 +1,7 @@
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { PotluckError } from '../../errors/errors.ts';
 import type { EmulationOptions } from '../emulate/emulation.ts';
+import { homeFolder } from '../home-folder.ts';
 import { parseBytes, parseDuration, parseInteger, parsePositives, parseRate } from '../option-values.ts';
 import { builtInModel } from '../project.ts';
 
@@ -51,11 +51,14 @@ export function withEmulation(command: Command): Command {
     .option('--link-rate <rate>', 'rate of each link, both directions together, such as 100mbit', text =>
       parseRate('--link-rate', text),
     )
-    .option('--model <folder>', 'pack of the first device (default: the one that comes along)');
+    .option(
+      '--model <folder>',
+      'model of the first device: name, pack, checkpoint folder or GGUF file (default: the one that comes along)',
+    );
 }
 
-/** Throws BAD_OPTION where options contradict each other. */
-export function emulationOptions(flags: EmulationFlags): EmulationOptions {
+/** Rejects with BAD_OPTION where options contradict each other, or as findPack does. */
+export async function emulationOptions(flags: EmulationFlags): Promise<EmulationOptions> {
   const { devices, memory, window, threads, shares, linkLatency, linkRate, model } = flags;
   if (shares !== undefined && shares.length !== devices) {
     throw new PotluckError(
@@ -64,9 +67,11 @@ export function emulationOptions(flags: EmulationFlags): EmulationOptions {
     );
   }
   const slow = linkLatency !== undefined || linkRate !== undefined;
+  const places = { home: homeFolder(process.env), builtIn: builtInModel() };
+  const { findPack } = await import('../model-path.ts');
   return {
     devices,
-    model: model === undefined ? builtInModel() : resolve(model),
+    model: model === undefined ? builtInModel() : await findPack(model, places, process.stderr),
     ...(memory === undefined ? {} : { memory }),
     ...(window === undefined ? {} : { window }),
     ...(threads === undefined ? {} : { threads }),

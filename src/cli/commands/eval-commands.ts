@@ -40,7 +40,7 @@ export function addEvalCommands(program: Command): void {
 function addGolden(group: Command): void {
   withDevices(group.command('golden'), 2)
     .description('Logits and greedy tokens of a tiny checkpoint against the golden.json beside it.')
-    .argument('<folder>', 'checkpoint with golden.json')
+    .argument('<folder>', 'checkpoint folder or GGUF file with a golden.json beside it')
     .option('--weights <format>', 'bf16 is judged; w4 is reported', parseWeights, 'bf16')
     .option('--json', 'report as JSON')
     .action(async (folder: string, flags: EvalFlags) => {
@@ -61,7 +61,11 @@ function addReference(group: Command): void {
     .description(
       'Logits, continuations and perplexities of a checkpoint against the reference.json beside it.',
     )
-    .argument('[folder]', 'checkpoint with reference.json', sharedFolder('demo-model/weights'))
+    .argument(
+      '[folder]',
+      'checkpoint folder or GGUF file with a reference.json beside it',
+      sharedFolder('demo-model/weights'),
+    )
     .option('--weights <format>', 'bf16 is judged; w4 is reported', parseWeights, 'bf16')
     .option('--texts <folder>', 'where the texts lie', sharedFolder('text'))
     .option('--json', 'report as JSON')

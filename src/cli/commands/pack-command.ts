@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { PotluckError } from '../../errors/errors.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
 import { parseChoice, parseInteger } from '../option-values.ts';
 import { formatBytes } from '../text-table.ts';
@@ -18,10 +19,10 @@ export function addPackCommand(program: Command): void {
     .command('pack')
     .summary('make a pack of a checkpoint')
     .description(
-      'Turns a checkpoint (a folder with config.json, *.safetensors and tokenizer.json) into a pack, cut into tiles that\n' +
-        'devices can share. Then: potluck up --model FOLDER',
+      'Turns a checkpoint into a pack, cut into tiles that devices can share. A checkpoint is a folder with config.json,\n' +
+        '*.safetensors and a tokenizer, or a GGUF file. Then: potluck up --model FOLDER',
     )
-    .argument('<checkpoint>', 'folder of the checkpoint')
+    .argument('<checkpoint>', 'folder of the checkpoint, or GGUF file')
     .option('--out <folder>', 'folder of the pack; must not exist yet (default: NAME-WEIGHTS, here)')
     .option('--weights <format>', 'w4: 4 bits a weight; bf16: as they are', parseWeights, 'w4')
     .option('--name <name>', 'name of the model (default: the name of its folder)')
@@ -32,7 +33,13 @@ export function addPackCommand(program: Command): void {
     )
     .action(async (checkpoint: string, flags: PackFlags) => {
       const { nameOf, packCheckpoint, progressText } = await import('../pack-checkpoint.ts');
+      const { modelKind } = await import('../model-path.ts');
       const { ProgressLine } = await import('../progress-line.ts');
+      if (modelKind(checkpoint) === 'pack')
+        throw new PotluckError(
+          'BAD_OPTION',
+          `${checkpoint} is a pack already: potluck up --model ${checkpoint}`,
+        );
       const name = flags.name ?? nameOf(checkpoint);
       const target = resolve(flags.out ?? `${name}-${flags.weights}`);
       const line = new ProgressLine();

@@ -26,7 +26,7 @@ export function addUpCommand(program: Command): void {
     )
     .option(
       '--model <name>',
-      "model to serve: a name (see `potluck models`) or the folder of a pack; or 'none': it comes from another device.\n" +
+      "model to serve: a name (see `potluck models`), a pack, a checkpoint folder or a GGUF file; or 'none': it comes from another device.\n" +
         'Remembered for the next start (default: the small model that comes along)',
     )
     .option('--memory <size>', "most memory of the whole process, such as 512M or 1.5G, or 'auto'", text =>
@@ -85,12 +85,12 @@ export function addUpCommand(program: Command): void {
     )
     .addOption(new Option('--child', 'announce the ports as JSON and end with standard input').hideHelp())
     .action(async (flags: UpFlags & { readonly child?: true }) => {
-      const { findModelFolder } = await import('../installed-models.ts');
+      const { findPack } = await import('../model-path.ts');
       const places = { home: homeFolder(process.env), builtIn: builtInModel() };
       const options = await daemonOptions(flags, {
         env: process.env,
         builtInModel: places.builtIn,
-        findModel: text => findModelFolder(text, places),
+        findModel: text => findPack(text, places, process.stderr),
         rememberedModel,
         say: text => process.stderr.write(`${text}\n`),
         isFree,

@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import * as fileSystem from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Manifest, WeightFormat } from '../../pack/manifest.ts';
 import { openPackFolder } from '../../pack/pack-folder.ts';
 import { evaluateHash, generate } from '../api-client.ts';
 import type { EmulationOptions } from '../emulate/emulation.ts';
 import { withEmulation } from '../emulate/with-emulation.ts';
+import { modelKind } from '../model-path.ts';
 import { withTemporaryPack } from './temporary-pack.ts';
 
 const PROMPT_TOKENS = 40;
@@ -46,7 +45,7 @@ export async function evalBits(
       onRow(row);
     }
   };
-  if (existsSync(join(model, 'manifest.json'))) {
+  if (modelKind(model) === 'pack') {
     await measure(model, (await openPackFolder(fileSystem, model)).manifest);
   } else {
     for (const weights of ['w4', 'bf16'] as const) await withTemporaryPack(model, weights, measure);

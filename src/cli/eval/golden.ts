@@ -1,10 +1,10 @@
-import { join } from 'node:path';
 import * as v from 'valibot';
 import { PotluckError } from '../../errors/errors.ts';
 import type { RopePrecision } from '../../model/build-pack.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
 import { evaluateLogits, generate } from '../api-client.ts';
 import { withEmulation } from '../emulate/with-emulation.ts';
+import { besideCheckpoint } from '../model-path.ts';
 import { readJson } from '../pack-checkpoint.ts';
 import { argmax, equalTokens } from './compare-tokens.ts';
 import { withTemporaryPack } from './temporary-pack.ts';
@@ -50,7 +50,7 @@ export async function evalGolden(
   devices: number,
   signal: AbortSignal,
 ): Promise<GoldenReport> {
-  const golden = await readGolden(join(checkpoint, 'golden.json'));
+  const golden = await readGolden(besideCheckpoint(checkpoint, 'golden.json'));
   const measure = (rope: RopePrecision) =>
     withTemporaryPack(
       checkpoint,

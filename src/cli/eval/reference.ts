@@ -6,6 +6,7 @@ import type { Tokenizer } from '../../model/tokenizer.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
 import { evaluateLogits, generate } from '../api-client.ts';
 import { withEmulation } from '../emulate/with-emulation.ts';
+import { besideCheckpoint } from '../model-path.ts';
 import { checkpointTokenizer, readJson } from '../pack-checkpoint.ts';
 import { argmax, equalTokens } from './compare-tokens.ts';
 import { perplexity } from './perplexity.ts';
@@ -68,7 +69,7 @@ export async function evalReference(
   signal: AbortSignal,
 ): Promise<ReferenceReport> {
   const { checkpoint, weights, devices, onProgress } = options;
-  const reference = await readReference(join(checkpoint, 'reference.json'));
+  const reference = await readReference(besideCheckpoint(checkpoint, 'reference.json'));
   const tokenizer = await checkpointTokenizer(checkpoint);
   return withTemporaryPack(checkpoint, weights, async model =>
     withEmulation({ devices, model }, signal, async emulation => {
