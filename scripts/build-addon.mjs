@@ -22,7 +22,7 @@ const OBJECT_FOLDER = join(root, 'build', 'obj');
 export const ADDON_PATH = join(root, 'build', 'potluck.node');
 const PARALLEL = 2;
 
-const FLAGS = [
+export const FLAGS = [
   '-std=c++17',
   '-O3',
   '-fPIC',
@@ -35,15 +35,23 @@ const FLAGS = [
 ];
 
 /** Files with an instruction set of their own, by processor; on another processor they compile to nothing. */
-const FILE_FLAGS = {
+export const FILE_FLAGS = {
   x64: {
     'kernels_avx2.cc': ['-mavx2', '-mfma', '-mf16c'],
+    'kernels_avxvnni.cc': ['-mavx2', '-mfma', '-mf16c', '-mavxvnni'],
     'kernels_avx512vnni.cc': [
       ...['-mavx2', '-mfma', '-mf16c', '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512vnni'],
       '-mprefer-vector-width=512',
     ],
   },
+  arm64: {
+    'kernels_neon_dot.cc': ['-march=armv8.2-a+dotprod'],
+    'kernels_neon_i8mm.cc': ['-march=armv8.2-a+dotprod+i8mm'],
+  },
 };
+
+/** What not every compiler knows that is new enough otherwise: without it that file compiles to an empty table of kernels. */
+const OPTIONAL_FLAG = '-mavxvnni';
 
 const flagsOf = name => [...FLAGS, ...(FILE_FLAGS[process.arch]?.[name] ?? [])];
 
@@ -146,9 +154,16 @@ export async function buildAddon() {
 
 async function compile(compiler, headers, source) {
   rmSync(stampPath(source.object), { force: true });
-  const args = [...source.flags, '-isystem', headers, '-c', source.path, '-o', source.object];
+  const known = await knownFlags(compiler, source.flags);
+  const args = [...known, '-isystem', headers, '-c', source.path, '-o', source.object];
   await mustRun(compiler, args, `could not compile ${source.path}`);
   writeFileSync(stampPath(source.object), stampOf(source));
+}
+
+async function knownFlags(compiler, flags) {
+  if (!flags.includes(OPTIONAL_FLAG)) return flags;
+  const { code } = await run(compiler, [OPTIONAL_FLAG, '-fsyntax-only', '-x', 'c++', '/dev/null']);
+  return code === 0 ? flags : flags.filter(flag => flag !== OPTIONAL_FLAG);
 }
 
 async function link(compiler, work) {

@@ -7,6 +7,22 @@ import { dirname, join } from 'node:path';
 import { projectRoot, run, setupOrExit } from './setup.mjs';
 import { sumUp } from './test-summary.mjs';
 
+/** What compiles and runs the kernels of other processors. */
+const FOREIGN = [
+  {
+    tests: 'of kernels for Arm',
+    command: 'aarch64-linux-gnu-g++',
+    version: '--version',
+    packages: ['g++-aarch64-linux-gnu'],
+  },
+  {
+    tests: 'of kernels for Arm',
+    command: 'qemu-aarch64-static',
+    version: '--version',
+    packages: ['qemu-user-static'],
+  },
+];
+
 await setupOrExit();
 await systemPackages();
 
@@ -47,17 +63,30 @@ function show(args) {
   });
 }
 
-/** Some tests make network namespaces with `ip`; elsewhere than on a Debian as root they are skipped, and say so. */
+/** Some tests need programs of Debian packages; elsewhere than on a Debian as root they are skipped, and say so. */
 async function systemPackages() {
   if (process.platform !== 'linux') return;
-  if ((await run('ip', ['-V'], projectRoot)).code === 0) return;
-  const skipped = 'Tests with network namespaces are skipped';
-  if (process.getuid() !== 0) return console.log(`${skipped}: \`ip\` is absent (Debian package iproute2).`);
-  console.log('Installing the Debian package iproute2 ...');
+  const wanted = [
+    { tests: 'with network namespaces', command: 'ip', version: '-V', packages: ['iproute2'] },
+    ...(process.arch === 'arm64' ? [] : FOREIGN),
+  ];
+  const answers = await Promise.all(
+    wanted.map(({ command, version }) => run(command, [version], projectRoot)),
+  );
+  const absent = wanted.filter((_, i) => answers[i].code !== 0);
+  if (absent.length === 0) return;
+  const packages = absent.flatMap(one => one.packages);
+  const skipped = (one, reason) =>
+    console.log(`Tests ${one.tests} are skipped: \`${one.command}\` is absent (${reason}).`);
+  if (process.getuid() !== 0) {
+    for (const one of absent) skipped(one, `Debian packages: ${one.packages.join(' ')}`);
+    return;
+  }
+  console.log(`Installing the Debian packages ${packages.join(' ')} ...`);
   const limits = ['-o', 'Acquire::http::Timeout=15', '-o', 'Acquire::Retries=0'];
-  const install = ['install', '-y', '--no-install-recommends', ...limits, 'iproute2'];
+  const install = ['install', '-y', '--no-install-recommends', ...limits, ...packages];
   if ((await run('apt-get', install, projectRoot)).code === 0) return;
   await run('apt-get', ['update', ...limits], projectRoot);
   const { code, output } = await run('apt-get', install, projectRoot);
-  if (code !== 0) console.log(`${skipped}: iproute2 was not installed: ${output.split('\n').at(-1)}`);
+  if (code !== 0) for (const one of absent) skipped(one, output.split('\n').at(-1));
 }

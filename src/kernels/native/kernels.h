@@ -1,5 +1,5 @@
 // The kernel interface. reference.cc defines the result of every function, bit for bit (docs/numerics.md); one file per
-// instruction set gives the same results faster. A new instruction set is a new file and one line in dispatch.cc.
+// instruction set gives the same results faster. A new instruction set is a new file and one line in variants.cc.
 //
 // Files with their own instruction set flags must include nothing but this header, <stdint.h>, <stddef.h> and
 // intrinsics, and keep their own code in an anonymous namespace: an inline function of the standard library compiled
@@ -114,7 +114,12 @@ struct Kernels {
 extern const Kernels kReferenceKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
+extern const Kernels kNeonDotKernels;
+extern const Kernels kNeonI8mmKernels;
 #endif
 
 }  // namespace potluck

@@ -1,13 +1,11 @@
 // 8-bit dot products as fast as they go: the instruction alone, on registers, with enough chains to hide its latency.
+#include "cpu_features.h"
 #include "limit_programs.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 #endif
 
 namespace potluck {
@@ -16,7 +14,6 @@ namespace {
 // Twelve chains: more than latency times instructions a cycle of any of these.
 #define TWELVE(ONE) ONE(0) ONE(1) ONE(2) ONE(3) ONE(4) ONE(5) ONE(6) ONE(7) ONE(8) ONE(9) ONE(10) ONE(11)
 constexpr int64_t kChains = 12;
-
 
 #if defined(__x86_64__)
 
@@ -82,21 +79,13 @@ __attribute__((target("avx2"))) void vpmaddubsw_narrow(int64_t rounds) {
   }
 }
 
-bool has_avx_vnni() {
-  uint32_t eax, ebx, ecx, edx;
-  __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(0));
-  if (eax < 1) return false;
-  __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(1));
-  return (eax & (1u << 4)) != 0;
-}
-
 std::vector<DotProgram> find_programs() {
   std::vector<DotProgram> found;
   const bool vnni = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni");
   const bool avx2 = __builtin_cpu_supports("avx2");
   if (vnni) found.push_back({"vpdpbusd zmm", vpdpbusd_zmm, kChains * 64});
   if (vnni && __builtin_cpu_supports("avx512vl")) found.push_back({"vpdpbusd ymm", vpdpbusd_ymm, kChains * 32});
-  if (avx2 && has_avx_vnni()) found.push_back({"vpdpbusd ymm (AVX-VNNI)", vpdpbusd_vex, kChains * 32});
+  if (lacks_avx_vnni() == nullptr) found.push_back({"vpdpbusd ymm (AVX-VNNI)", vpdpbusd_vex, kChains * 32});
   if (avx2) found.push_back({"vpmaddubsw, 32-bit sums", vpmaddubsw_wide, kChains * 32});
   if (avx2) found.push_back({"vpmaddubsw, 16-bit sums", vpmaddubsw_narrow, kChains * 32});
   return found;
@@ -141,17 +130,23 @@ void smull(int64_t rounds) {
   }
 }
 
+// The same with sums of 16 bits, as far as they reach.
+void smlal(int64_t rounds) {
+  const int8x8_t a = vdup_n_s8(3), b = vdup_n_s8(-5);
+  int16x8_t sum[kChains] = {};
+  for (int64_t r = 0; r < rounds; r++) {
+#define STEP(i) __asm__ volatile("smlal %0.8h, %1.8b, %2.8b" : "+w"(sum[i]) : "w"(a), "w"(b));
+    TWELVE(STEP)
+#undef STEP
+  }
+}
+
 std::vector<DotProgram> find_programs() {
   std::vector<DotProgram> found;
-#if defined(__linux__)
-  const bool dot = (getauxval(AT_HWCAP) & (1ul << 20)) != 0;       // HWCAP_ASIMDDP
-  const bool matrix = (getauxval(AT_HWCAP2) & (1ul << 13)) != 0;  // HWCAP2_I8MM
-#else
-  const bool dot = true, matrix = false;  // every Apple processor that runs macOS has dot products
-#endif
-  if (matrix) found.push_back({"smmla", smmla, kChains * 32});
-  if (dot) found.push_back({"sdot", sdot, kChains * 16});
+  if (lacks_neon_i8mm() == nullptr) found.push_back({"smmla", smmla, kChains * 32});
+  if (lacks_neon_dot() == nullptr) found.push_back({"sdot", sdot, kChains * 16});
   found.push_back({"smull, 32-bit sums", smull, kChains * 8});
+  found.push_back({"smlal, 16-bit sums", smlal, kChains * 8});
   return found;
 }
 
