@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error: a script without types
 import * as addonBuild from '../../scripts/build-addon.mjs';
@@ -58,7 +58,10 @@ function fingerprint(processor: Processor, version: string): string {
   const hash = createHash('sha256').update(version);
   for (const folder of [kernels, checks])
     for (const name of readdirSync(folder).sort())
-      hash.update(name).update(readFileSync(join(folder, name))).update(flagsOf(processor, name).join(' '));
+      hash
+        .update(name)
+        .update(readFileSync(join(folder, name)))
+        .update(flagsOf(processor, name).join(' '));
   return hash.digest('hex').slice(0, 16);
 }
 
@@ -73,7 +76,11 @@ export async function buildChecks(processor: Processor): Promise<string | null> 
   const folder = join(root, 'build/kernel-checks', `${processor}-${fingerprint(processor, version.output)}`);
   const program = join(folder, 'check-kernels');
   if (existsSync(program)) return program;
-  mkdirSync(folder, { recursive: true });
+  const all = dirname(folder);
+  mkdirSync(all, { recursive: true });
+  for (const name of readdirSync(all)) // of earlier sources
+    if (name.startsWith(`${processor}-`)) rmSync(join(all, name), { recursive: true });
+  mkdirSync(folder);
   const named = ['reference.cc', 'variants.cc', 'cpu_features.cc', ...SOURCES[processor]];
   const harness = readdirSync(checks).filter(name => name.endsWith('.cc'));
   const sources = [...named.map(name => join(kernels, name)), ...harness.map(name => join(checks, name))];
@@ -81,7 +88,13 @@ export async function buildChecks(processor: Processor): Promise<string | null> 
   const queue = [...sources];
   const worker = async () => {
     for (let source = queue.shift(); source !== undefined; source = queue.shift())
-      await compile(compiler, [...flagsOf(processor, basename(source)), '-c', source, '-o', objectOf(source)]);
+      await compile(compiler, [
+        ...flagsOf(processor, basename(source)),
+        '-c',
+        source,
+        '-o',
+        objectOf(source),
+      ]);
   };
   await Promise.all([worker(), worker()]);
   await compile(compiler, ['-static', ...sources.map(objectOf), '-o', program]);
@@ -92,4 +105,3 @@ async function compile(compiler: string, args: readonly string[]): Promise<void>
   const { code, output } = await runProgram(compiler, args);
   if (code !== 0) throw new Error(`${compiler} ${args.join(' ')}: ${output}`);
 }
-
