@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, type FileSystem } from '../pack/file-system.ts';
 import { GgufCheckpoint } from './gguf/gguf-checkpoint.ts';
+import { withInt4Weights } from './int4-checkpoint.ts';
 import { SafetensorsCheckpoint } from './safetensors-checkpoint.ts';
 import type { MatrixRows } from './stored-rows.ts';
 
@@ -53,7 +54,13 @@ export async function openCheckpoint(fileSystem: FileSystem, path: string): Prom
   if (!(await hasSafetensors(fileSystem, path)))
     for (const name of PICKLE_NAMES)
       if (await isFile(fileSystem, join(path, name))) throw refusedPickle(join(path, name));
-  return SafetensorsCheckpoint.open(fileSystem, path);
+  const checkpoint = await SafetensorsCheckpoint.open(fileSystem, path);
+  try {
+    return withInt4Weights(checkpoint);
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
 }
 
 const refusedPickle = (path: string): PotluckError =>

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
 import { errorNumber, type FileSystem, readWholeFile } from '../pack/file-system.ts';
-import type { Checkpoint } from './checkpoint.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
 import { templateOfJson, tokenizerJsonOfModel } from './folder-tokenizer.ts';
+import type { PackedCheckpoint } from './int4-checkpoint.ts';
 import { Safetensors } from './safetensors.ts';
 import { duplicateKey } from './safetensors-header.ts';
 import type { StoredRows } from './stored-rows.ts';
@@ -18,7 +18,7 @@ const indexSchema = v.object({
 });
 
 /** A folder in the layout of Hugging Face: config.json and one or more safetensors files. */
-export class SafetensorsCheckpoint implements Checkpoint {
+export class SafetensorsCheckpoint implements PackedCheckpoint {
   readonly path: string;
   readonly configPath: string;
   readonly config: unknown;
@@ -78,6 +78,16 @@ export class SafetensorsCheckpoint implements Checkpoint {
     const file = this.#fileOf.get(tensor);
     if (!file) throw invalidCheckpoint(this.path, `has no tensor ${tensor}`);
     return file.readRows(tensor, first, count);
+  }
+
+  stored(tensor: string): { readonly dtype: string; readonly shape: readonly number[] } | undefined {
+    return this.#fileOf.get(tensor)?.tensors.get(tensor);
+  }
+
+  async readTensor(tensor: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {
+    const file = this.#fileOf.get(tensor);
+    if (!file) throw invalidCheckpoint(this.path, `has no tensor ${tensor}`);
+    return file.readTensor(tensor, limit);
   }
 
   async readFile(name: string, limit: number): Promise<Uint8Array | undefined> {

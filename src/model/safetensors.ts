@@ -63,6 +63,17 @@ export class Safetensors {
     return new StoredRows({ what, format, bytes, rows: count, columns });
   }
 
+  /** All bytes of tensor `name`, of any type. Rejects with CHECKPOINT_INVALID where they are over `limit`, or DISK_READ. */
+  async readTensor(name: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {
+    const entry = this.tensors.get(name);
+    if (!entry) throw invalidCheckpoint(this.path, `has no tensor ${name}`);
+    if (entry.bytes > limit)
+      throw invalidCheckpoint(this.path, `tensor ${name} has ${entry.bytes} bytes, more than ${limit}`);
+    const bytes = new Uint8Array(entry.bytes);
+    await readFully(this.#file, this.path, bytes, entry.offset);
+    return bytes;
+  }
+
   async close(): Promise<void> {
     await this.#file.close();
   }
