@@ -53,6 +53,11 @@ export class GgufCheckpoint implements Checkpoint {
     try {
       const { metadata, tensors } = await readGgufHeader(file, path);
       const fields = new MetadataFields(metadata, path);
+      if ((fields.optionalNumber('split.count') ?? 1) > 1)
+        throw new PotluckError(
+          'UNSUPPORTED_MODEL',
+          `${path}: is one of ${fields.number('split.count')} parts. Join them (llama-gguf-split --merge) or use a file that is whole.`,
+        );
       const family = findGgufFamily(fields);
       const query = fields.number('{arch}.attention.head_count');
       const keyValue = fields.optionalNumber('{arch}.attention.head_count_kv') ?? query;

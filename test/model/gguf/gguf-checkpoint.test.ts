@@ -295,6 +295,7 @@ test('experts are parts of one tensor; norms of Gemma lose the 1 that was added'
 
 test.each<[string, string, Record<string, Value>, string]>([
   ['an unknown architecture', 'mamba', {}, 'UNSUPPORTED_MODEL'],
+  ['a part of a split model', 'llama', { 'split.count': u32(2) }, 'UNSUPPORTED_MODEL'],
   ['layers that differ', 'llama', { '{a}.feed_forward_length': { i32s: [48, 64] } }, 'UNSUPPORTED_MODEL'],
   [
     'an unknown scaling of positions',
