@@ -5,8 +5,8 @@ import { PotluckError } from '../errors/errors.ts';
 export interface TokenizerLibrary {
   /** Cuts out added tokens and normalizes what lies between them; calls back in the order of the text. */
   sections(text: string, onText: (section: string) => void, onAdded: (id: number) => void): void;
-  /** The words of a stretch of normalized text. */
-  words(section: string): readonly string[];
+  /** The words of a stretch of normalized text, some at a time. */
+  words(section: string): Iterable<readonly string[]>;
 }
 
 interface TokenizerParts {
@@ -47,6 +47,7 @@ export function loadLibrary(json: TokenizerParts, pieces: readonly (string | und
     });
   }
   const inner = library.pre_tokenizer ?? wordsOf(pieces);
+  const cuts = cutsBeforeSpaces(inner);
   let index = 0;
   library.pre_tokenizer = (text, options) => {
     index = (options as { section_index?: number } | undefined)?.section_index ?? 0;
@@ -65,8 +66,36 @@ export function loadLibrary(json: TokenizerParts, pieces: readonly (string | und
         }
       }
     },
-    words: section => inner(section, { section_index: current }),
+    *words(section) {
+      for (const part of cuts ? partsOf(section) : [section]) yield inner(part, { section_index: current });
+    },
   };
+}
+
+/** Characters of a part of a long text, about. */
+const PART = 2 ** 15;
+const BEFORE_SPACE = /(?<=[A-Za-z])(?= [A-Za-z])/g;
+
+/** Cuts a text before spaces between letters, so that a long one can be given up in the middle. */
+function* partsOf(text: string): Iterable<string> {
+  let from = 0;
+  while (text.length - from > PART) {
+    BEFORE_SPACE.lastIndex = from + PART;
+    const cut = BEFORE_SPACE.exec(text)?.index;
+    if (cut === undefined) break;
+    yield text.slice(from, cut);
+    from = cut;
+  }
+  yield text.slice(from);
+}
+
+/** Whether words never reach over a space between letters: true of all patterns in use but those of a few models. */
+function cutsBeforeSpaces(preTokenize: PreTokenize): boolean {
+  const words = (text: string): string => JSON.stringify(preTokenize(text, { section_index: 0 }));
+  return ['ab cd', 'I am', "it's A b C", 'x of the y'].every(text => {
+    const parts = text.split(BEFORE_SPACE);
+    return words(text) === JSON.stringify(parts.flatMap(part => JSON.parse(words(part)) as string[]));
+  });
 }
 
 /** tokenizer.json with those parts that the library reads otherwise than its makers put in other words. */

@@ -9,7 +9,7 @@ export interface EncodeOptions {
   readonly special: boolean;
   /** With `special`: the breaker already in the text, see src/model/control-text.ts. */
   readonly breaker?: string;
-  /** Most tokens that make sense; a text that is surely longer is refused before work is spent on it. */
+  /** Most tokens that make sense: a text that has far more is given up on the way. What has few more is still encoded. */
   readonly limit?: number;
 }
 
@@ -69,13 +69,19 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     (most, piece) => Math.max(most, piece?.length ?? 0),
     1,
   );
-  const encodeBroken = (text: string, breaker: string): number[] => {
+  const encodeBroken = (text: string, breaker: string, limit: number): number[] => {
     const ids: number[] = [];
-    const words = (section: string): void => {
+    const most = 2 * limit + SLACK;
+    const encodeSection = (section: string): void => {
       const whole = breaker === '' ? section : section.replaceAll(breaker, '');
-      for (const word of library.words(whole)) encodeWord(word, ids);
+      for (const words of library.words(whole))
+        for (const word of words) {
+          // A token stands for as many characters as the longest piece at most.
+          if (word.length > (most - ids.length) * longestPiece) throw tooLong(text, limit);
+          encodeWord(word, ids);
+        }
     };
-    if (text !== '') library.sections(text, words, id => ids.push(id));
+    if (text !== '') library.sections(text, encodeSection, id => ids.push(id));
     return ids;
   };
   const pieceBytes = (id: number): Uint8Array => {
@@ -90,12 +96,13 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
   };
 
   return {
-    encode(text, { special, breaker, limit }) {
-      if (limit !== undefined) refuseTooLong(text, limit, longestPiece);
-      if (special) return encodeBroken(text, breaker ?? '');
-      if (!controlText.spells(text)) return encodeBroken(text, '');
+    encode(text, { special, breaker, limit = Number.POSITIVE_INFINITY }) {
+      // A normalizer may shrink a text (NFC: up to four times), so the bound on the text as it came is that much wider.
+      if (text.length > limit * longestPiece * 4) throw tooLong(text, limit);
+      if (special) return encodeBroken(text, breaker ?? '', limit);
+      if (!controlText.spells(text)) return encodeBroken(text, '', limit);
       const own = chooseBreaker([text]);
-      return encodeBroken(controlText.break(text, own), own);
+      return encodeBroken(controlText.break(text, own), own, limit);
     },
     decode(ids) {
       const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(concatenate(ids.map(pieceBytes)));
@@ -160,14 +167,14 @@ function templateOf(config: Record<string, unknown>, wanted: 'default' | 'tool_u
   return typeof entry?.template === 'string' ? entry.template : null;
 }
 
-/** A normalizer may shrink a text (NFC: up to four times), so the bound is that much wider. */
-function refuseTooLong(text: string, limit: number, longestPiece: number): void {
-  if (text.length <= limit * longestPiece * 4) return;
-  throw new PotluckError(
+/** Tokens over twice the limit after which a text is given up. */
+const SLACK = 1024;
+
+const tooLong = (text: string, limit: number): PotluckError =>
+  new PotluckError(
     'CONTEXT_TOO_LONG',
     `A text of ${text.length} characters cannot fit ${limit} tokens. Send a shorter one.`,
   );
-}
 
 function concatenate(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));

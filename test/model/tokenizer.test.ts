@@ -115,11 +115,57 @@ test('invalid bytes decode as U+FFFD', () => {
   expect(tokenizer.decode([first!, ...tokenizer.encode('a', { special: false })])).toBe('\uFFFDa');
 });
 
-test('refuses a text that cannot fit, before encoding it', () => {
+test('refuses a text of far more tokens than the limit, and takes one of few more', () => {
   const tokenizer = byteLevelTokenizer();
-  expect(() => tokenizer.encode('a'.repeat(10_000), { special: false, limit: 8 })).toThrow(
-    expect.objectContaining({ code: 'CONTEXT_TOO_LONG' }),
+  const text = 'hello '.repeat(20_000);
+  const ids = tokenizer.encode(text, { special: false });
+  expect(tokenizer.encode(text, { special: false, limit: Math.ceil(ids.length / 2) })).toEqual(ids);
+  for (const limit of [Math.floor(ids.length / 2) - 1024, 1000, 1, 0])
+    expect(() => tokenizer.encode(text, { special: false, limit })).toThrow(
+      expect.objectContaining({ code: 'CONTEXT_TOO_LONG' }),
+    );
+});
+
+test('gives a long text up soon after the limit', () => {
+  const words: string[] = [];
+  const tokenizer = byteLevelTokenizer();
+  const text = Array.from({ length: 100_000 }, (_, i) => `w${'abcdefghij'[i % 10]}`).join(' ');
+  const original = TextEncoder.prototype.encode;
+  // Each word is turned into bytes when it is cut off.
+  TextEncoder.prototype.encode = function (word = '') {
+    words.push(word);
+    return original.call(this, word);
+  };
+  try {
+    expect(() => tokenizer.encode(text, { special: false, limit: 15_000 })).toThrow(
+      expect.objectContaining({ code: 'CONTEXT_TOO_LONG' }),
+    );
+  } finally {
+    TextEncoder.prototype.encode = original;
+  }
+  expect(words.length).toBeGreaterThan(9_000);
+  expect(words.length).toBeLessThan(40_000);
+});
+
+test('a long text that is cut has the tokens of the whole', () => {
+  const tokenizer = byteLevelTokenizer();
+  const line = "The tree's he lled hello 12 times,\n\n  and é\u0301 x\t y.   ";
+  const once = tokenizer.encode(line, { special: false });
+  const many = tokenizer.encode(line.repeat(3000), { special: false });
+  // Each repetition begins after white space, so it has tokens of its own.
+  expect(many.length).toBeGreaterThan(2900 * once.length);
+  expect(tokenizer.decode(many)).toBe(line.repeat(3000));
+  const whole = byteLevelTokenizer(
+    {},
+    {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'ByteLevel', use_regex: true, add_prefix_space: false },
+        { type: 'Split', pattern: { Regex: '\\u0120(?=zzz)' }, behavior: 'Isolated' },
+      ],
+    },
   );
+  expect(whole.encode(line.repeat(3000), { special: false })).toEqual(many);
 });
 
 test.each([
