@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { invalidCheckpoint } from './checkpoint-error.ts';
+import { parseJsonFile } from './json-file.ts';
 import { sentencePieceTokenizer } from './sentencepiece.ts';
 
 /** Reads a file of a folder; undefined where there is none. */
@@ -68,13 +69,7 @@ async function readParsed<T>(
 ): Promise<T | undefined> {
   const bytes = await readFile(name, CONFIG_BYTES);
   if (bytes === undefined) return undefined;
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw invalidCheckpoint(`${folder}/${name}`, 'is not JSON', error);
-  }
-  const parsed = v.safeParse(schema, json);
+  const parsed = v.safeParse(schema, parseJsonFile(bytes, `${folder}/${name}`));
   if (parsed.success) return parsed.output;
   const issue = parsed.issues[0];
   throw invalidCheckpoint(`${folder}/${name}`, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);

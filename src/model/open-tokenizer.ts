@@ -6,6 +6,7 @@ import { tokenizerJsonOfModel } from './folder-tokenizer.ts';
 import { readGgufHeader } from './gguf/header.ts';
 import { MetadataFields } from './gguf/metadata-fields.ts';
 import { tokenizerFiles } from './gguf/tokenizer-files.ts';
+import { parseJsonFile } from './json-file.ts';
 import { createTokenizer, type Tokenizer } from './tokenizer.ts';
 
 const TOKENIZER_BYTES = 2 ** 28;
@@ -53,10 +54,5 @@ async function openGguf(fileSystem: FileSystem, path: string): Promise<Tokenizer
 
 async function readJson(fileSystem: FileSystem, path: string): Promise<unknown> {
   const bytes = await readWholeFile(fileSystem, path, TOKENIZER_BYTES);
-  if (bytes === undefined) return undefined;
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw invalidCheckpoint(path, 'is not JSON', error);
-  }
+  return bytes && parseJsonFile(bytes, path);
 }

@@ -5,6 +5,7 @@ import { errorNumber, type FileSystem, readWholeFile } from '../pack/file-system
 import { invalidCheckpoint } from './checkpoint-error.ts';
 import { templateOfJson, tokenizerJsonOfModel } from './folder-tokenizer.ts';
 import type { PackedCheckpoint } from './int4-checkpoint.ts';
+import { parseJsonFile } from './json-file.ts';
 import { Safetensors } from './safetensors.ts';
 import { duplicateKey } from './safetensors-header.ts';
 import type { StoredRows } from './stored-rows.ts';
@@ -106,7 +107,7 @@ export class SafetensorsCheckpoint implements PackedCheckpoint {
 
   async readJson(name: string, limit: number): Promise<unknown> {
     const bytes = await this.readFile(name, limit);
-    return bytes && parseJson(bytes, join(this.path, name));
+    return bytes && parseJsonFile(bytes, join(this.path, name));
   }
 
   readonly #readPlain = (name: string, limit: number): Promise<Uint8Array | undefined> =>
@@ -119,15 +120,7 @@ export class SafetensorsCheckpoint implements PackedCheckpoint {
 
 async function readJson(fileSystem: FileSystem, path: string, limit: number): Promise<unknown> {
   const bytes = await readWholeFile(fileSystem, path, limit);
-  return bytes && parseJson(bytes, path);
-}
-
-function parseJson(bytes: Uint8Array, path: string): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw invalidCheckpoint(path, 'is not JSON', error);
-  }
+  return bytes && parseJsonFile(bytes, path);
 }
 
 /** Opens the single file or the shards, into `files` (the caller closes them), and says where each tensor lies. */

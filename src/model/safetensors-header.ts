@@ -1,7 +1,5 @@
 import { invalidCheckpoint } from './checkpoint-error.ts';
 
-export { invalidCheckpoint } from './checkpoint-error.ts';
-
 /** Bytes of one element of each type that a safetensors file may have. */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   BOOL: 1,

@@ -1,4 +1,4 @@
-import { type ElementFormat, FLOAT_OF_HALF } from '../element-formats.ts';
+import { blockFormat, halfAt } from './block-format.ts';
 
 /**
  * ggml's super-blocks of 256 weights: parts of 16 or 32 weights have small scales of their own, and those have a scale of
@@ -8,28 +8,10 @@ import { type ElementFormat, FLOAT_OF_HALF } from '../element-formats.ts';
 const ELEMENTS = 256;
 const { fround } = Math;
 
-const half = (source: DataView, at: number): number => FLOAT_OF_HALF[source.getUint16(at, true)]!;
-
-/** A format of 256 weights: `block` decodes the one at byte `at` to `target[to]` and on. */
-function format(
-  name: string,
-  blockBytes: number,
-  block: (source: DataView, at: number, target: Float32Array, to: number) => void,
-): ElementFormat {
-  return {
-    name,
-    blockElements: ELEMENTS,
-    blockBytes,
-    decode(source, offset, blocks, target) {
-      for (let b = 0; b < blocks; b++) block(source, offset + b * blockBytes, target, b * ELEMENTS);
-    },
-  };
-}
-
 /** 16 bytes of 4-bit scales (low) and least values (high), 64 bytes of 2-bit quanta, half d, half least. */
-export const Q2_K = format('Q2_K', 84, (source, at, target, to) => {
-  const d = half(source, at + 80);
-  const least = half(source, at + 82);
+export const Q2_K = blockFormat('Q2_K', ELEMENTS, 84, (source, at, target, to) => {
+  const d = halfAt(source, at + 80);
+  const least = halfAt(source, at + 82);
   for (let part = 0; part < 16; part++) {
     const byte = source.getUint8(at + part);
     const scale = fround(d * (byte & 15));
@@ -42,8 +24,8 @@ export const Q2_K = format('Q2_K', 84, (source, at, target, to) => {
 });
 
 /** 32 bytes of third bits (clear: 4 less), 64 bytes of 2-bit quanta, 12 bytes of sixteen 6-bit scales, half d. */
-export const Q3_K = format('Q3_K', 110, (source, at, target, to) => {
-  const d = half(source, at + 108);
+export const Q3_K = blockFormat('Q3_K', ELEMENTS, 110, (source, at, target, to) => {
+  const d = halfAt(source, at + 108);
   for (let part = 0; part < 16; part++) {
     const low = source.getUint8(at + 96 + (part & 7)) >> (part < 8 ? 0 : 4);
     const high = source.getUint8(at + 104 + (part & 3)) >> (2 * (part >> 2));
@@ -68,9 +50,9 @@ function sixBits(source: DataView, at: number, part: number, isLeast: boolean): 
 }
 
 /** half d, half least, 12 bytes of eight 6-bit scales and least values, 128 bytes of 4-bit quanta. */
-export const Q4_K = format('Q4_K', 144, (source, at, target, to) => {
-  const d = half(source, at);
-  const least = half(source, at + 2);
+export const Q4_K = blockFormat('Q4_K', ELEMENTS, 144, (source, at, target, to) => {
+  const d = halfAt(source, at);
+  const least = halfAt(source, at + 2);
   for (let part = 0; part < 8; part++) {
     const scale = fround(d * sixBits(source, at + 4, part, false));
     const offset = fround(least * sixBits(source, at + 4, part, true));
@@ -82,9 +64,9 @@ export const Q4_K = format('Q4_K', 144, (source, at, target, to) => {
 });
 
 /** As Q4_K, with 32 bytes of fifth bits (bit `part` of each) before the quanta. */
-export const Q5_K = format('Q5_K', 176, (source, at, target, to) => {
-  const d = half(source, at);
-  const least = half(source, at + 2);
+export const Q5_K = blockFormat('Q5_K', ELEMENTS, 176, (source, at, target, to) => {
+  const d = halfAt(source, at);
+  const least = halfAt(source, at + 2);
   for (let part = 0; part < 8; part++) {
     const scale = fround(d * sixBits(source, at + 4, part, false));
     const offset = fround(least * sixBits(source, at + 4, part, true));
@@ -99,8 +81,8 @@ export const Q5_K = format('Q5_K', 176, (source, at, target, to) => {
 });
 
 /** 128 bytes of low 4 bits, 64 bytes of high 2 bits, 16 int8 scales, half d: d * scale * (q - 32). */
-export const Q6_K = format('Q6_K', 210, (source, at, target, to) => {
-  const d = half(source, at + 208);
+export const Q6_K = blockFormat('Q6_K', ELEMENTS, 210, (source, at, target, to) => {
+  const d = halfAt(source, at + 208);
   for (let part = 0; part < 16; part++) {
     const scale = fround(d * source.getInt8(at + 192 + part));
     // Parts go in eights: four rows of 32 weights, low bits in two of 64 bytes, high bits in four of 2 bits.
