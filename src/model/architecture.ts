@@ -21,7 +21,7 @@ export interface ModelConfig {
 
 /**
  * Names of tensors; `{layer}` and `{expert}` stand for numbers. Matrices that share a name lie in that tensor one behind
- * the other, in the order query, key, value or gate, up.
+ * the other, in the order query, key, value or gate, up. An expert's name without `{expert}` is of a tensor [experts, rows, columns].
  */
 export interface TensorNames {
   readonly embedding: string;

@@ -1,7 +1,7 @@
 import { PotluckError } from '../errors/errors.ts';
 import type { Architecture } from './architecture.ts';
 import { gemma2, gemma3, gemma3Multimodal } from './architecture-gemma.ts';
-import { granite } from './architecture-granite.ts';
+import { granite, graniteMoe, graniteMoeHybrid, graniteMoeShared } from './architecture-granite.ts';
 import { llama } from './architecture-llama.ts';
 import { mistral, mixtral } from './architecture-mistral.ts';
 import { olmo2, olmo3 } from './architecture-olmo.ts';
@@ -24,6 +24,9 @@ export const ARCHITECTURES: readonly Architecture[] = [
   olmo2,
   olmo3,
   granite,
+  graniteMoe,
+  graniteMoeShared,
+  graniteMoeHybrid,
 ];
 
 /** The architecture that a config.json names. Throws UNSUPPORTED_MODEL. */

@@ -2,6 +2,7 @@ import type { ModelShape } from '../pack/manifest.ts';
 import type { Architecture } from './architecture.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
+import type { MatrixRows } from './stored-rows.ts';
 
 /** What a layer may have; matrices are stored as [output rows, input columns], the others as vectors. */
 export type LayerTensor =
@@ -71,6 +72,12 @@ export function layerTensors(s: Shape, layer: number): Map<LayerTensor, Size> {
   return new Map(all.flatMap(([has, what, ...size]) => (has ? [[what, size] as const] : [])));
 }
 
+/** Rows `from` to `from + count` of a matrix that is one row of a larger one. */
+const rowsOfOne = (whole: MatrixRows, from: number, count: number, columns: number): MatrixRows => ({
+  rows: count,
+  copy: (row, first, length, target) => whole.copy(0, (from + row) * columns + first, length, target),
+});
+
 const isVector = (what: LayerTensor): boolean => what.endsWith('Norm') || what.endsWith('Bias');
 
 /** The tensors of one layer, wherever a family of checkpoints keeps them. */
@@ -92,8 +99,11 @@ export class LayerReader {
     for (const [what, [, columns]] of this.#sizes) {
       const { whole } = this.#place(what);
       const count = what.startsWith('expert') ? experts : 1;
-      const shape = isVector(what) ? [whole] : [whole, columns];
-      for (let expert = 0; expert < count; expert++) this.#checkpoint.expect(this.#name(what, expert), shape);
+      const matrix = isVector(what) ? [whole] : [whole, columns];
+      if (this.#stacked(what)) this.#checkpoint.expect(this.#name(what, 0), [count, ...matrix]);
+      else
+        for (let expert = 0; expert < count; expert++)
+          this.#checkpoint.expect(this.#name(what, expert), matrix);
     }
   }
 
@@ -102,8 +112,16 @@ export class LayerReader {
   }
 
   /** Rows `first` to `first + count` of a matrix; see Checkpoint.readRows. */
-  rows(what: LayerTensor, first: number, count: number, expert = 0) {
-    return this.#checkpoint.readRows(this.#name(what, expert), this.#place(what).first + first, count);
+  async rows(what: LayerTensor, first: number, count: number, expert = 0): Promise<MatrixRows> {
+    const from = this.#place(what).first + first;
+    if (!this.#stacked(what)) return this.#checkpoint.readRows(this.#name(what, expert), from, count);
+    const whole = await this.#checkpoint.readRows(this.#name(what, 0), expert, 1);
+    return rowsOfOne(whole, from, count, this.#sizes.get(what)![1]);
+  }
+
+  /** Whether the matrices of all experts are one tensor, [experts, rows, columns]. */
+  #stacked(what: LayerTensor): boolean {
+    return what.startsWith('expert') && !this.#architecture.names.layer[what]?.includes('{expert}');
   }
 
   /** A vector, whole; empty where the layer has none. */

@@ -153,4 +153,20 @@ export const CONFIGS: Record<string, Config> = {
     attention_bias: true,
     mlp_bias: true,
   }),
+  'granite with experts, one of them shared': of('granitemoeshared', 'GraniteMoeSharedForCausalLM', {
+    num_local_experts: 6,
+    num_experts_per_tok: 2,
+    intermediate_size: 24,
+    shared_intermediate_size: 70,
+    residual_multiplier: 0.5,
+    attention_multiplier: 0.2,
+  }),
+  'granite 4, dense, not rotated': of('granitemoehybrid', 'GraniteMoeHybridForCausalLM', {
+    num_local_experts: 0,
+    num_experts_per_tok: 0,
+    shared_intermediate_size: 72,
+    intermediate_size: 512,
+    layer_types: ['attention', 'attention'],
+    attention_multiplier: 0.2,
+  }),
 };

@@ -142,6 +142,7 @@ class Oracle {
   ffn(layer: number, h: Vector): Vector {
     const { c } = this;
     const name = `model.layers.${layer}.`;
+    if (c.model_type.startsWith('granitemoe')) return this.graniteFfn(name, h);
     const router = ['block_sparse_moe.gate', 'mlp.gate'].find(gate =>
       this.tensors.has(`${name}${gate}.weight`),
     );
@@ -155,6 +156,41 @@ class Oracle {
       this.mlp(`${name}${router.replace('gate', '')}experts.${expert}.`, h).forEach((value, j) => {
         out[j]! += (value * shares[expert]!) / total;
       });
+    return out;
+  }
+
+  graniteFfn(name: string, h: Vector): Vector {
+    const { c } = this;
+    const fused = (both: Vector) => {
+      const half = both.length / 2;
+      return both.slice(0, half).map((g, i) => (g / (1 + Math.exp(-g))) * both[half + i]!);
+    };
+    const out = new Float64Array(h.length);
+    const add = (values: Vector, share: number) =>
+      values.forEach((value, j) => {
+        out[j]! += value * share;
+      });
+    if (c.shared_intermediate_size > 0)
+      add(
+        this.linear(
+          `${name}shared_mlp.output_linear`,
+          fused(this.linear(`${name}shared_mlp.input_linear`, h)),
+        ),
+        1,
+      );
+    if (!c.num_local_experts) return out;
+    const scores = this.linear(`${name}block_sparse_moe.router.layer`, h);
+    const best = [...scores.keys()].sort((a, b) => scores[b]! - scores[a]!).slice(0, c.num_experts_per_tok);
+    const shares = softmax(best.map(expert => scores[expert]!));
+    best.forEach((expert, i) => {
+      const part = (which: string) => {
+        const { shape, values } = this.tensor(`${name}block_sparse_moe.${which}_linear.weight`);
+        const [, rows, columns] = shape as [number, number, number];
+        const size = rows * columns;
+        return { shape: [rows, columns], values: values.subarray(expert * size, (expert + 1) * size) };
+      };
+      add(times(part('output'), fused(times(part('input'), h))), shares[i]!);
+    });
     return out;
   }
 
@@ -194,6 +230,7 @@ class Oracle {
   turn(layer: number, heads: Vector, t: number): Vector {
     const { c, headDim } = this;
     if (c.no_rope_layers && c.no_rope_layers[layer] === 0) return heads;
+    if (c.model_type === 'granitemoehybrid' && c.position_embedding_type !== 'rope') return heads;
     const { frequencies, magnitude } = this.angles(layer, this.lengths[t]!);
     const n = frequencies.length;
     return eachHead(heads, headDim, head => {

@@ -40,7 +40,8 @@ export function randomTensors(c: Config, seed = 1): Map<string, Tensor> {
     if (sandwich) norm(`${name}pre_feedforward_layernorm`, width);
     if (sandwich || olmo) norm(`${name}post_feedforward_layernorm`, width);
     attention(layer);
-    if (hasExperts(c, layer)) experts(name);
+    if (c.model_type.startsWith('granitemoe')) graniteFfn(name);
+    else if (hasExperts(c, layer)) experts(name);
     else dense(`${name}mlp.`);
   }
   return tensors;
@@ -81,6 +82,23 @@ export function randomTensors(c: Config, seed = 1): Map<string, Tensor> {
     vector(`${name}gate_proj.bias`, size, 0, 1);
     vector(`${name}up_proj.bias`, size, 0, 1);
     vector(`${name}down_proj.bias`, width, 0, 0.5);
+  }
+
+  /** [experts, rows, columns] tensors, and an expert that all tokens share. */
+  function graniteFfn(name: string): void {
+    const stack = (part: string, rows: number, columns: number) => {
+      matrix(part, c.num_local_experts * rows, columns);
+      const { values } = tensors.get(`${part}.weight`)!;
+      tensors.set(`${part}.weight`, { shape: [c.num_local_experts, rows, columns], values });
+    };
+    if (c.shared_intermediate_size > 0) {
+      matrix(`${name}shared_mlp.input_linear`, 2 * c.shared_intermediate_size, width);
+      matrix(`${name}shared_mlp.output_linear`, width, c.shared_intermediate_size);
+    }
+    if (!c.num_local_experts) return;
+    matrix(`${name}block_sparse_moe.router.layer`, c.num_local_experts, width);
+    stack(`${name}block_sparse_moe.input_linear`, 2 * c.intermediate_size, width);
+    stack(`${name}block_sparse_moe.output_linear`, width, c.intermediate_size);
   }
 
   function experts(name: string): void {
