@@ -126,15 +126,19 @@ export class ClusterInProcess {
     return rows;
   }
 
+  embed(ids: readonly number[], target: Float32Array): Promise<void> {
+    const { manifest } = this.#pack;
+    const readAt = async (offset: number, bytes: Uint8Array) =>
+      bytes.set(this.#file.subarray(offset, offset + bytes.length));
+    return new Embedding({ manifest, readAt, cacheBytes: 0 }).embed(ids, target);
+  }
+
   /** One pass on all devices; copies of the logit rows. */
   async pass(sequences: readonly PassSequence[]): Promise<Float32Array[]> {
     const { manifest } = this.#pack;
     const { batch, ids } = makeBatch(sequences);
-    const readAt = async (offset: number, target: Uint8Array) =>
-      target.set(this.#file.subarray(offset, offset + target.length));
-    const embedding = new Embedding({ manifest, readAt, cacheBytes: 0 });
     const hub = this.devices[0]!;
-    await embedding.embed(ids, hub.model.pass.residual);
+    await this.embed(ids, hub.model.pass.residual);
     for (const device of this.devices) {
       device.model.pass.residual.set(hub.model.pass.residual);
       device.model.setBatch(batch);

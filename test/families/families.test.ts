@@ -1,16 +1,19 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { createEngine } from '../../src/engine/engine.ts';
+import { PlanRunner } from '../../src/engine/plan-runner.ts';
 import type { Backend } from '../../src/kernels/backend.ts';
 import { createNativeBackend } from '../../src/kernels/native-backend.ts';
 import { buildPack } from '../../src/model/build-pack.ts';
 import { openPackFolder, type PackFolder } from '../../src/pack/pack-folder.ts';
+import { collect, GREEDY } from '../engine/requests.ts';
 import { addon, floatBits, randomSource } from '../kernels/addon-under-test.ts';
 import { crc32c } from '../pack/crc32c-table.ts';
 import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { ClusterInProcess } from './cluster-in-process.ts';
 import { CONFIGS } from './configs.ts';
-import { type Config, oracleLogits } from './oracle.ts';
+import { type Config, oracleLogits, type Tensors } from './oracle.ts';
 import { writeRandomCheckpoint } from './random-checkpoint.ts';
 
 const backends: Backend[] = Array.from({ length: 3 }, () => createNativeBackend(addon, { threads: 1 }));
@@ -57,6 +60,50 @@ function relativeError(rows: readonly Float32Array[], exact: readonly Float64Arr
 }
 
 const bits = (rows: readonly Float32Array[]) => rows.map(floatBits);
+
+/** The likeliest tokens after a prompt; `lengthsOf`: what counts for the rotation of each token when there are `tokens`. */
+function greedy(
+  config: Config,
+  tensors: Tensors,
+  prompt: readonly number[],
+  count: number,
+  lengthsOf: (tokens: number) => number[],
+): number[] {
+  const ids = [...prompt];
+  while (ids.length < prompt.length + count) {
+    const last = oracleLogits(config, tensors, ids, lengthsOf(ids.length)).at(-1)!;
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
+}
+
+const PROMPT = 12;
+
+test.each([
+  // All keys are made anew where the sequence grows over 16.
+  ['phi3, longrope, long', (tokens: number) => Array.from({ length: tokens }, () => tokens)],
+  // Keys stay as they were made: with the length of the prompt, or with what the sequence had by then.
+  [
+    'llama, dynamic scaling',
+    (tokens: number) => Array.from({ length: tokens }, (_, t) => Math.max(PROMPT, t + 1)),
+  ],
+] as const)('%s: an answer grows over a length at which rotations change', async (name, lengthsOf) => {
+  const config = CONFIGS[name]!;
+  const folder = await temporaryFolder();
+  const tensors = await writeRandomCheckpoint(join(folder, 'checkpoint'), config);
+  const prompt = idsOf(config, PROMPT);
+  const answered = await onCluster(await pack(folder, 'bf16'), { devices: 1 }, async cluster => {
+    const runner = new PlanRunner({ setTimeout, clearTimeout: () => undefined });
+    const embed = (ids: readonly number[], target: Float32Array) => cluster.embed(ids, target);
+    runner.begin({ epoch: 1, device: cluster.devices[0]!, star: null, kvPages: 64, embed });
+    const engine = createEngine({ runner, limits: { maxSequences: 1, maxQueue: 1 } });
+    const request = { prompt, generated: [], maxTokens: 12, stopTokens: [], sampling: GREEDY };
+    const events = await collect(engine, request);
+    await engine.close();
+    return events.flatMap(event => (event.type === 'token' ? [event.id] : []));
+  });
+  expect(answered).toEqual(greedy(config, tensors, prompt, 12, lengthsOf));
+});
 
 describe.each(Object.entries(CONFIGS))('%s', (_name, config) => {
   test('computes what transformers does, the same bits on every cluster', async () => {

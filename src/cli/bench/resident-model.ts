@@ -95,6 +95,11 @@ export class ResidentModel {
         'KERNEL_FAILED',
         `The native addon does not load (${reason}): nothing to measure.`,
       );
+    if (pack.manifest.shape.experts !== null)
+      throw new PotluckError(
+        'BAD_OPTION',
+        `${pack.manifest.name} has experts: only dense shapes are measured.`,
+      );
     const bytes = pack.manifest.tiles.reduce((sum, tile) => sum + tile.bytes, 0);
     const free = systemMemory().availableBytes;
     if (bytes + SPARE_BYTES > free)
