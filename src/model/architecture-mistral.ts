@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { count, defineArchitecture } from './define-architecture.ts';
-import { PLAIN_NAMES } from './llama-names.ts';
+import { PLAIN_NAMES, STACKED_EXPERT_NAMES } from './llama-names.ts';
 
 const layer = 'model.layers.{layer}.';
 
@@ -27,6 +27,14 @@ export const mixtral = defineArchitecture({
       expertDown: `${layer}block_sparse_moe.experts.{expert}.w2.weight`,
     },
   },
+  otherNames: [
+    STACKED_EXPERT_NAMES,
+    {
+      expertGate: `${layer}mlp.experts.{expert}.w1.weight`,
+      expertUp: `${layer}mlp.experts.{expert}.w3.weight`,
+      expertDown: `${layer}mlp.experts.{expert}.w2.weight`,
+    },
+  ],
   defaults: { normEpsilon: 1e-5, theta: 1e6 },
   fields: {
     num_local_experts: v.nullish(count(4096)),

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { type CommonFields, count, defineArchitecture } from './define-architecture.ts';
-import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
+import { BIASED_NAMES, QUERY_KEY_NORM_NAMES, STACKED_EXPERT_NAMES } from './llama-names.ts';
 
 const layer = 'model.layers.{layer}.';
 
@@ -56,6 +56,7 @@ export const qwen3Moe = defineArchitecture({
       expertDown: `${layer}mlp.experts.{expert}.down_proj.weight`,
     },
   },
+  otherNames: [STACKED_EXPERT_NAMES],
   fields: {
     ...windowFields,
     ...attentionBias,

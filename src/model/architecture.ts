@@ -40,6 +40,8 @@ export interface Architecture {
   /** `architectures` of config.json. */
   readonly className: string;
   readonly names: TensorNames;
+  /** Names that tensors of layers may have instead, in checkpoints that were written by other versions of their library. */
+  readonly otherNames: readonly TensorNames['layer'][];
   /** What may stand before every name, and instead of `model.` at its start, in checkpoints of models of more than text. */
   readonly prefixes: readonly (readonly [whole: string, model: string])[];
   /** Reads config.json; `file` names it. Throws CHECKPOINT_INVALID, or UNSUPPORTED_MODEL for a variant that is not. */

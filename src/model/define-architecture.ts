@@ -85,6 +85,7 @@ export interface ArchitectureDefinition<Entries extends v.ObjectEntries> {
   /** What comes before the fields are checked: configs that hold the model's in a part of them. */
   readonly unwrap?: (config: unknown) => unknown;
   /** See Architecture. */
+  readonly otherNames?: Architecture['otherNames'];
   readonly prefixes?: Architecture['prefixes'];
 }
 
@@ -101,7 +102,8 @@ export function defineArchitecture<Entries extends v.ObjectEntries>(
     const features = definition.features({ ...checked, ...check(own, unwrapped, file) });
     return modelConfig(checked, definition.defaults ?? {}, features, { file, className });
   };
-  return { modelType, className, names, prefixes: definition.prefixes ?? [], readConfig };
+  const { otherNames = [], prefixes = [] } = definition;
+  return { modelType, className, names, otherNames, prefixes, readConfig };
 }
 
 function check<Schema extends v.GenericSchema>(

@@ -86,12 +86,20 @@ export class LayerReader {
   readonly #architecture: Architecture;
   readonly #sizes: Map<LayerTensor, Size>;
   readonly #layer: number;
+  /** Names of what the layer has, as this checkpoint has them. */
+  readonly #names = new Map<LayerTensor, string>();
 
   constructor(checkpoint: Checkpoint, architecture: Architecture, shape: Shape, layer: number) {
     this.#checkpoint = checkpoint;
     this.#architecture = architecture;
     this.#sizes = layerTensors(shape, layer);
     this.#layer = layer;
+    const { names, otherNames } = architecture;
+    for (const what of this.#sizes.keys()) {
+      const known = [names.layer, ...otherNames].flatMap(each => each[what] ?? []);
+      const name = known.find(each => checkpoint.has(this.#filled(each, 0))) ?? known[0];
+      if (name !== undefined) this.#names.set(what, name);
+    }
   }
 
   /** Compares the shape of every tensor; `experts` is how many there are. Throws CHECKPOINT_INVALID. */
@@ -121,7 +129,7 @@ export class LayerReader {
 
   /** Whether the matrices of all experts are one tensor, [experts, rows, columns]. */
   #stacked(what: LayerTensor): boolean {
-    return what.startsWith('expert') && !this.#architecture.names.layer[what]?.includes('{expert}');
+    return what.startsWith('expert') && !this.#names.get(what)?.includes('{expert}');
   }
 
   /** A vector, whole; empty where the layer has none. */
@@ -134,24 +142,26 @@ export class LayerReader {
     return values;
   }
 
+  #filled = (template: string, expert: number): string =>
+    template.replace('{layer}', String(this.#layer)).replace('{expert}', String(expert));
+
   #name(what: LayerTensor, expert: number): string {
-    const template = this.#architecture.names.layer[what];
+    const template = this.#names.get(what);
     if (template === undefined)
       throw invalidCheckpoint(
         this.#checkpoint.configPath,
         `asks for ${what}, which a ${this.#architecture.className} has not`,
       );
-    return template.replace('{layer}', String(this.#layer)).replace('{expert}', String(expert));
+    return this.#filled(template, expert);
   }
 
   /** First row (of a vector: first element) of a part of a fused tensor, and how many the tensor has. */
   #place(what: LayerTensor): { first: number; whole: number } {
-    const { layer: names } = this.#architecture.names;
     const along = isVector(what) ? 1 : 0;
     let first = 0;
     let whole = 0;
     for (const [other, size] of this.#sizes) {
-      if (names[other] !== names[what]) continue;
+      if (this.#names.get(other) !== this.#names.get(what)) continue;
       if (other === what) first = whole;
       whole += size[along];
     }

@@ -35,6 +35,14 @@ export const BIASED_NAMES = {
   },
 } as const satisfies TensorNames;
 
+/** Experts as transformers 5 has them in memory, and writes them where it is not asked for the names of before. */
+export const STACKED_EXPERT_NAMES = {
+  router: `${layer}mlp.gate.weight`,
+  expertGate: `${layer}mlp.experts.gate_up_proj`,
+  expertUp: `${layer}mlp.experts.gate_up_proj`,
+  expertDown: `${layer}mlp.experts.down_proj`,
+} as const satisfies TensorNames['layer'];
+
 /** Norms of queries and keys. */
 export const QUERY_KEY_NORM_NAMES = {
   queryNorm: `${layer}self_attn.q_norm.weight`,

@@ -9,12 +9,13 @@ import { buildPack } from '../../src/model/build-pack.ts';
 import { openPackFolder, type PackFolder } from '../../src/pack/pack-folder.ts';
 import { collect, GREEDY } from '../engine/requests.ts';
 import { addon, floatBits, randomSource } from '../kernels/addon-under-test.ts';
+import { safetensorsBytes } from '../model/small-checkpoint.ts';
 import { crc32c } from '../pack/crc32c-table.ts';
 import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { ClusterInProcess } from './cluster-in-process.ts';
 import { CONFIGS } from './configs.ts';
 import { type Config, oracleLogits, type Tensors } from './oracle.ts';
-import { writeRandomCheckpoint } from './random-checkpoint.ts';
+import { stacked, writeRandomCheckpoint } from './random-checkpoint.ts';
 
 const backends: Backend[] = Array.from({ length: 3 }, () => createNativeBackend(addon, { threads: 1 }));
 afterAll(() => {
@@ -104,6 +105,21 @@ test.each([
   });
   expect(answered).toEqual(greedy(config, tensors, prompt, 12, lengthsOf));
 });
+
+test.each(['mixtral', 'qwen3_moe with a dense layer, shares as they are'])(
+  '%s: experts that are stacked give the same pack',
+  async name => {
+    const config = CONFIGS[name]!;
+    const [one, other] = [await temporaryFolder(), await temporaryFolder()];
+    const tensors = await writeRandomCheckpoint(join(one, 'checkpoint'), config);
+    await writeRandomCheckpoint(join(other, 'checkpoint'), config);
+    const file = join(other, 'checkpoint', 'model.safetensors');
+    await fs.writeFile(file, safetensorsBytes(stacked(config, tensors), 'BF16'));
+    const [a, b] = [await pack(one, 'bf16'), await pack(other, 'bf16')];
+    expect(b.manifest.tiles).toEqual(a.manifest.tiles);
+    expect(b.manifest.constants.sha256).toBe(a.manifest.constants.sha256);
+  },
+);
 
 describe.each(Object.entries(CONFIGS))('%s', (_name, config) => {
   test('computes what transformers does, the same bits on every cluster', async () => {

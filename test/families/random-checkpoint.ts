@@ -121,6 +121,30 @@ function hasExperts(c: Config, layer: number): boolean {
   return !(c.mlp_only_layers ?? []).includes(layer) && (layer + 1) % (c.decoder_sparse_step ?? 1) === 0;
 }
 
+/** Tensors of a mixtral or qwen3_moe with the experts of a layer stacked, as transformers 5 has them in memory. */
+export function stacked(c: Config, tensors: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
+  const out = new Map<string, Tensor>();
+  const parts = new Map<string, Tensor[]>();
+  for (const [name, tensor] of tensors) {
+    const found = /^(.*)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.weight$/.exec(name);
+    if (!found) {
+      out.set(name.replace('block_sparse_moe.gate', 'mlp.gate'), tensor);
+      continue;
+    }
+    const [, layer, , matrix] = found;
+    const into = matrix === 'w2' || matrix === 'down_proj' ? 'down_proj' : 'gate_up_proj';
+    const key = `${layer}.mlp.experts.${into}`;
+    parts.set(key, [...(parts.get(key) ?? []), tensor]);
+  }
+  const experts = c.num_local_experts ?? c.num_experts;
+  for (const [name, list] of parts) {
+    const values = Float32Array.from(list.flatMap(tensor => [...tensor.values]));
+    const columns = list[0]!.shape[1]!;
+    out.set(name, { shape: [experts, values.length / columns / experts, columns], values });
+  }
+  return out;
+}
+
 /** Writes random tensors as a checkpoint; of a model that also sees only its part for text, under the prefix that it has. */
 export async function writeRandomCheckpoint(folder: string, config: Config): Promise<Map<string, Tensor>> {
   const tensors = randomTensors(config.text_config ?? config);
