@@ -24,11 +24,16 @@ export async function fetchStatus(url: string): Promise<DaemonStatus> {
 export async function* streamChat(
   url: string,
   messages: readonly ChatMessage[],
-  options: { readonly maxTokens: number | null; readonly temperature: number | null },
+  options: {
+    /** Null: the one that is served. */
+    readonly model: string | null;
+    readonly maxTokens: number | null;
+    readonly temperature: number | null;
+  },
   signal: AbortSignal,
 ): AsyncGenerator<string, string> {
   const body = {
-    model: await modelName(url),
+    model: options.model ?? (await modelName(url)),
     messages,
     stream: true,
     ...(options.maxTokens === null ? {} : { max_completion_tokens: options.maxTokens }),

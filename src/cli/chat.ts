@@ -9,6 +9,8 @@ export interface ChatOptions {
   readonly url: string;
   /** One question, then the end; null: a conversation. */
   readonly prompt: string | null;
+  /** Null: the model that is served. */
+  readonly model: string | null;
   readonly maxTokens: number | null;
   readonly temperature: number | null;
 }
@@ -31,7 +33,7 @@ export async function chat(options: ChatOptions, terminal: Terminal): Promise<vo
   if (options.prompt !== null) return answerOnce(options, options.prompt, terminal);
   if (!terminal.input.isTTY) return answerOnce(options, await readAll(terminal.input), terminal);
   const { model, devices } = await fetchStatus(options.url);
-  const name = model === null ? 'no model yet' : model.name;
+  const name = options.model ?? model?.name ?? 'no model yet';
   terminal.output.write(
     `${name} on ${devices.length === 1 ? '1 device' : `${devices.length} devices`}. ${HELP}\n`,
   );

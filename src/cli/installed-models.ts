@@ -82,6 +82,14 @@ export async function findModelFolder(text: string, places: ModelPlaces): Promis
   );
 }
 
+/** API ports of the devices that keep their data in this home, whether they run or not. */
+export async function devicePorts(home: string): Promise<number[]> {
+  return (await namesIn(home)).flatMap(name => {
+    const port = Number(/^device-(\d{1,5})$/.exec(name)?.[1] ?? 0);
+    return port >= 1 && port <= 65535 ? [port] : [];
+  });
+}
+
 /** Removes models of that name: packs, parts that devices received, downloads. Resolves to what went. */
 export async function removeModel(name: string, places: ModelPlaces): Promise<InstalledModel[]> {
   const all = (await listModels(places)).filter(model => model.name === name || model.id === name);

@@ -52,7 +52,7 @@ export async function pull(options: PullOptions, output: Output, signal: AbortSi
   }
   const folder = join(downloadsFolder(home), folderName(repo));
   const lock = `${folder}.lock`;
-  await writing(folder, () => mkdir(folder, { recursive: true }));
+  await writing(folder, () => mkdir(downloadsFolder(home), { recursive: true }));
   const owner = takeLock(lock);
   if (owner !== null)
     throw new PotluckError(

@@ -7,6 +7,7 @@ export function statusText(status: DaemonStatus): string {
   const lines = [
     `Potluck ${status.version}, cluster ${status.cluster}: ${stateText(status)}`,
     `Model    ${model === null ? 'none yet' : `${model.name} (${model.weights})`}`,
+    ...otherModels(status),
     `API      ${status.api.url}`,
     `Hub      ${hub === null ? 'none' : hub.id === device.id ? `${hub.name} (this device)` : hub.name}`,
     '',
@@ -16,6 +17,12 @@ export function statusText(status: DaemonStatus): string {
     ...status.notes.map(note => `Note: ${note}`),
   ];
   return lines.join('\n');
+}
+
+/** What else a request may name. */
+function otherModels({ model, models }: DaemonStatus): string[] {
+  const others = models.filter(({ id }) => id !== model?.id);
+  return others.map(({ name, devices }) => `or       ${name} (on ${devices.join(', ')})`);
 }
 
 function stateText(status: DaemonStatus): string {

@@ -123,6 +123,11 @@ export class Cluster {
     });
   }
 
+  /** Runs work on this hub's engine while the cluster stays with the model that it serves. */
+  hold<T>(work: () => Promise<T>): Promise<T> {
+    return this.#queue.hold(work);
+  }
+
   /** What this device and those that it is linked to hold completely. */
   models(): ClusterModel[] {
     return modelsOf([this.#self, ...this.#members.all.filter(m => !m.leaving).map(m => m.device)]);

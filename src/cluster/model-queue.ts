@@ -72,6 +72,18 @@ export class ModelQueue {
     }
   }
 
+  /** Runs something else on the plan that is served; no other model is chosen before it ends. */
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    const entry: Entry = { modelId: this.#served ?? '', ender: new AbortController() };
+    this.#running.add(entry);
+    try {
+      return await work();
+    } finally {
+      this.#running.delete(entry);
+      this.#next();
+    }
+  }
+
   /** A plan is about to be served: nothing that runs may go on with another model's plan. */
   begins(modelId: string): void {
     this.#served = modelId;

@@ -45,6 +45,11 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
     hub: hub ? { id: hub.id, name: hub.name } : null,
     epoch: view.plan?.epoch ?? 0,
     model: model ? { id: model.id, name: model.manifest.name, weights: model.manifest.shape.weights } : null,
+    models: cluster.models().map(({ id, name, holders }) => ({
+      id,
+      name,
+      devices: devices.filter(device => holders.includes(device.id)).map(device => device.name),
+    })),
     api: { url: apiUrl },
     notes: notesOf(view, self, local, others),
     devices,

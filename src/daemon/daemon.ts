@@ -20,6 +20,7 @@ import { type ApiServer, openApiServer } from './api-server.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
 import { httpGetter } from './http-get.ts';
+import type { HubEngine } from './internal-routes.ts';
 import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
@@ -329,9 +330,14 @@ class Daemon {
     }
   }
 
-  #hubEngine(): Engine {
-    const view = this.#running().view();
-    if (view.role === 'hub') return this.#engine;
+  #hubEngine(): HubEngine {
+    const cluster = this.#running();
+    const view = cluster.view();
+    if (view.role === 'hub')
+      return {
+        generate: (request, signal) => cluster.generator(view.modelId ?? '').generate(request, signal),
+        evaluate: (...text) => cluster.hold(() => this.#engine.evaluate(...text)),
+      };
     const hub = view.members.find(member => member.id === view.hubId);
     const where = hub
       ? `Ask the hub, ${hub.name}, at port ${hub.apiPort} of ${hub.host}.`

@@ -8,10 +8,12 @@ import type { DaemonStatus } from './status.ts';
 
 /** Routes of the API port that Potluck's own commands use: status, and running bare token ids on the hub. */
 
+export type HubEngine = Pick<Engine, 'evaluate' | 'generate'>;
+
 export interface InternalHost {
   status(): Promise<DaemonStatus>;
   /** The engine where this device is the hub of an active plan. Throws NOT_READY, saying whom to ask instead. */
-  engine(): Engine;
+  engine(): HubEngine;
   vocabulary(): number;
 }
 
@@ -110,7 +112,7 @@ function negativeLogProbability(row: Float32Array, id: number): number {
 }
 
 /** The greedy continuation of token ids. */
-async function generate(engine: Engine, body: v.InferOutput<typeof generateSchema>) {
+async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSchema>) {
   const request = {
     prompt: body.tokens,
     generated: [],

@@ -62,7 +62,7 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
     name: manifest.name,
     tokenizer,
     template,
-    answerFormat: answerFormatOf(template.source),
+    answerFormat: answerFormatOf(template.source, tokenizer.toolTemplate),
     async renderChat(chat) {
       const { beginToken, shape } = manifest;
       const tokens = await encodeChat({ tokenizer, template, beginToken, context: shape.context }, chat);

@@ -10,6 +10,12 @@ export interface DaemonStatus {
   /** Number of the plan; rises with every change. */
   readonly epoch: number;
   readonly model: { readonly id: string; readonly name: string; readonly weights: string } | null;
+  /** What requests may ask for: packs that devices of the cluster hold, and the names of those devices. */
+  readonly models: readonly {
+    readonly id: string;
+    readonly name: string;
+    readonly devices: readonly string[];
+  }[];
   readonly api: { readonly url: string };
   /** Fallbacks that were taken, and other things to know; one sentence each. */
   readonly notes: readonly string[];

@@ -70,11 +70,12 @@ export interface AnswerFormat {
 export const PLAIN_ANSWERS: AnswerFormat = { tools: null, thinks: false };
 export const THINK = { open: '<think>', close: '</think>' };
 
-/** The forms that a chat template (null: none) says its model uses. */
-export function answerFormatOf(template: string | null): AnswerFormat {
+/** The forms that a chat template (null: none) says its model uses; `toolTemplate`: that for chats with tools, where it is another. */
+export function answerFormatOf(template: string | null, toolTemplate: string | null = null): AnswerFormat {
   if (template === null) return PLAIN_ANSWERS;
-  const usesTools = /\btools\b/.test(template);
-  const found = usesTools ? FORMATS.find(({ mark }) => mark.test(template)) : undefined;
+  const forTools = toolTemplate ?? template;
+  const usesTools = /\btools\b/.test(forTools);
+  const found = usesTools ? FORMATS.find(({ mark }) => mark.test(forTools)) : undefined;
   return { tools: found ?? null, thinks: template.includes(THINK.open) };
 }
 

@@ -8,6 +8,7 @@ import { compiledMain } from '../../src/cli/project.ts';
 import { type PullOptions, pull } from '../../src/cli/pull.ts';
 import { PullProgress } from '../../src/cli/pull-progress.ts';
 import { parseRepoName } from '../../src/pull/repo-name.ts';
+import { smallGguf } from '../model/gguf/small-gguf.ts';
 import { SMALL, safetensorsBytes, smallTensors } from '../model/small-checkpoint.ts';
 import { COMMIT, type ModelServer, modelServer } from '../pull/model-server.ts';
 
@@ -89,6 +90,18 @@ test('--keep leaves the checkpoint', { timeout: 60_000 }, async () => {
   const kept = join(home, 'downloads', 'home--tiny@v1');
   expect((await readFile(join(kept, 'config.json'))).equals(files.get('config.json')!)).toBe(true);
   expect(said).toContain(kept);
+});
+
+test('one GGUF file becomes a pack', { timeout: 60_000 }, async () => {
+  files.set('tiny-f32.gguf', smallGguf(SMALL, smallTensors(SMALL)));
+  await run({ repo: parseRepoName('home/tiny/tiny-f32.gguf'), name: 'tiny-f32', weights: 'bf16' });
+  const manifest = JSON.parse(await readFile(join(home, 'models', 'tiny-f32', 'manifest.json'), 'utf8'));
+  expect(manifest).toMatchObject({
+    name: 'tiny-f32',
+    origin: { repo: 'home/tiny', revision: 'main', file: 'tiny-f32.gguf' },
+    shape: { layers: SMALL.num_hidden_layers },
+  });
+  expect(server.seen.filter(line => line.includes('safetensors'))).toEqual([]);
 });
 
 test('a model that is not supported is refused before its weights are fetched', async () => {

@@ -32,6 +32,7 @@ export const status = (fields: Partial<DaemonStatus>): DaemonStatus => ({
   hub: { id: 'a', name: 'one' },
   epoch: 1,
   model: { id: 'm', name: 'small', weights: 'w4' },
+  models: [],
   api: { url: 'http://127.0.0.1:11500' },
   notes: [],
   devices: [device({}), device({ id: 'b', name: 'two', role: 'spoke' })],

@@ -169,6 +169,18 @@ test('a model that cannot be loaded fails for those that wait, and the one befor
   expect(chosen).toEqual(['b', 'a', 'b', 'c']);
 });
 
+test('other work on the engine keeps its model until it ends', async () => {
+  await serve('a');
+  let end = (): void => undefined;
+  const work = queue.hold(() => new Promise<void>(resolve => (end = resolve)));
+  void ask('b1');
+  await settled();
+  expect(chosen).toEqual([]);
+  end();
+  await work;
+  expect(chosen).toEqual(['b']);
+});
+
 test('a model that no device has any more is unknown', async () => {
   await serve('a');
   await ask('x1');

@@ -23,7 +23,7 @@ async function start(name: string, folder: string, peer: number | null): Promise
 /** A greedy answer of `daemon`; `onPiece` is called with the number of pieces so far. */
 async function tell(daemon: ChildDaemon, onPiece?: (pieces: number) => unknown): Promise<string> {
   const messages = [{ role: 'user' as const, content: 'Tell me a short story about a dog.' }];
-  const options = { temperature: 0, maxTokens: 120 };
+  const options = { model: null, temperature: 0, maxTokens: 120 };
   let text = '';
   let pieces = 0;
   for await (const piece of streamChat(

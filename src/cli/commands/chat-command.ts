@@ -3,6 +3,7 @@ import { parseInteger, parsePositive } from '../option-values.ts';
 import { type AddressFlags, daemonUrl, withAddress } from './daemon-address.ts';
 
 interface ChatFlags extends AddressFlags {
+  readonly model?: string;
   readonly maxTokens?: number;
   readonly temperature?: number;
 }
@@ -15,6 +16,7 @@ export function addChatCommand(program: Command): void {
         'prints one answer and ends.',
     )
     .argument('[prompt...]', 'one question')
+    .option('--model <name>', 'a model of the cluster (default: the one that is served)')
     .option('--max-tokens <n>', 'most tokens of an answer', text =>
       parseInteger('--max-tokens', text, 1, 1 << 20),
     )
@@ -26,6 +28,7 @@ export function addChatCommand(program: Command): void {
       const options = {
         url: daemonUrl(flags),
         prompt: words.length === 0 ? null : words.join(' '),
+        model: flags.model ?? null,
         maxTokens: flags.maxTokens ?? null,
         temperature: flags.temperature ?? null,
       };

@@ -19,22 +19,23 @@ export function addModelsCommand(program: Command): void {
     .option('--json', 'the same as JSON')
     .action(async (flags: AddressFlags & { readonly json?: true }) => {
       const { listModels } = await import('../installed-models.ts');
-      const served = await servedId(daemonUrl(flags));
+      const served = await servedIds(flags);
       const rows = (await listModels(places())).map(model => ({
         ...model,
-        served: model.id !== null && model.id === served,
+        served: model.id !== null && served.has(model.id),
       }));
       process.stdout.write(`${flags.json ? JSON.stringify(rows, null, 2) : modelsText(rows)}\n`);
     });
-  withAddress(models.command('remove'))
+  models
+    .command('remove')
     .summary('remove a model from this machine')
     .description('Removes a model: its pack, what devices of this machine received of it, and its downloads.')
     .argument('<name>', 'name or id, as `potluck models` shows it')
-    .action(async (name: string, flags: AddressFlags) => {
+    .action(async (name: string, _flags: unknown, command: Command) => {
       const { listModels, removeModel } = await import('../installed-models.ts');
-      const served = await servedId(daemonUrl(flags));
+      const served = await servedIds(command.optsWithGlobals());
       const found = (await listModels(places())).filter(model => model.name === name || model.id === name);
-      if (served !== null && found.some(model => model.id === served))
+      if (found.some(({ id }) => id !== null && served.has(id)))
         throw new PotluckError(
           'BUSY',
           `${name} is being served. Stop the daemon first, or serve another model`,
@@ -44,7 +45,16 @@ export function addModelsCommand(program: Command): void {
     });
 }
 
-/** Id of the model that the daemon serves; null where none runs, or it serves none. */
+/** Ids of the models that the daemon at this address serves, and those of this machine that keep their data at home. */
+async function servedIds(flags: AddressFlags): Promise<Set<string>> {
+  const { devicePorts } = await import('../installed-models.ts');
+  const ports = await devicePorts(places().home);
+  const urls = new Set([daemonUrl(flags), ...ports.map(port => daemonUrl({ port }))]);
+  const ids = await Promise.all([...urls].map(servedId));
+  return new Set(ids.filter(id => id !== null));
+}
+
+/** Id of the model that a daemon serves; null where none runs, or it serves none. */
 async function servedId(url: string): Promise<string | null> {
   try {
     return (await fetchStatus(url)).model?.id ?? null;
