@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { callPrefix, marksOf, THINK } from '../model/answer-format.ts';
-import type { ChatMessage } from '../model/chat-template.ts';
+import type { Chat, ChatMessage, TemplateVariables } from '../model/chat-template.ts';
 import { TextStream } from '../model/text-stream.ts';
 import { type AnswerShape, respond } from './answer.ts';
 import { parseChatRequest } from './chat-request.ts';
@@ -22,8 +22,7 @@ export async function answerChat(
   const model = await findModel(host, fields.model);
   refuseUnknownTools(tools, messages, model);
   const sampling = samplingOf(fields, model.vocabulary, () => host.randomSeed());
-  const chat = { messages, variables, ...(tools.tools.length === 0 ? {} : { tools: tools.tools }) };
-  const rendered = await model.renderChat(chat);
+  const rendered = await model.renderChat(chatOf(messages, variables, tools, model));
   const thinking = model.answerFormat.thinks && endsInThoughts(rendered, model);
   const begun = callBegin(tools, model, thinking);
   const prompt = [...rendered, ...model.tokenizer.encode(begun, { special: true })];
@@ -93,6 +92,22 @@ function deltaOf(event: ChoiceEvent, first: boolean): object {
       tool_calls: [{ index: event.call.place, ...wholeCall(event.call) }],
     };
   return first ? { content: '' } : {};
+}
+
+/** The chat as its template wants it; templates that look for tools in the system message get them there, as JSON text. */
+function chatOf(
+  messages: readonly ChatMessage[],
+  variables: TemplateVariables,
+  { tools }: Tools,
+  { answerFormat }: ApiModel,
+): Chat {
+  if (tools.length === 0) return { messages, variables };
+  if (!answerFormat.toolsInSystem) return { messages, variables, tools };
+  const [first, ...rest] = messages;
+  const [system, others] =
+    first?.role === 'system' ? [first, rest] : [{ role: 'system' as const, content: '' }, messages];
+  const functions = JSON.stringify(tools.map(tool => tool.function));
+  return { messages: [{ ...system, tools: functions }, ...others], variables };
 }
 
 /** A template that knows no tools would leave them out without a word. */

@@ -20,7 +20,7 @@ export async function fetchStatus(url: string): Promise<DaemonStatus> {
   return (await json(response)) as DaemonStatus;
 }
 
-/** Streams the text of an answer; returns why it ended. */
+/** Streams the text of an answer; returns why it ended. Thoughts before it go to `onThought`. */
 export async function* streamChat(
   url: string,
   messages: readonly ChatMessage[],
@@ -31,6 +31,7 @@ export async function* streamChat(
     readonly temperature: number | null;
   },
   signal: AbortSignal,
+  onThought: (text: string) => void = () => undefined,
 ): AsyncGenerator<string, string> {
   const body = {
     model: options.model ?? (await modelName(url)),
@@ -46,6 +47,7 @@ export async function* streamChat(
     const event = parse(data) as ChatChunk;
     if (event.error !== undefined) throw fromDaemon(event.error, 500);
     const choice = event.choices?.[0];
+    if (typeof choice?.delta?.reasoning_content === 'string') onThought(choice.delta.reasoning_content);
     if (typeof choice?.delta?.content === 'string') yield choice.delta.content;
     if (typeof choice?.finish_reason === 'string') finish = choice.finish_reason;
   }
@@ -78,7 +80,7 @@ export async function streamCompletion(url: string, prompt: string, maxTokens: n
 interface ChatChunk {
   readonly error?: WireError;
   readonly choices?: readonly {
-    readonly delta?: { readonly content?: unknown };
+    readonly delta?: { readonly content?: unknown; readonly reasoning_content?: unknown };
     readonly finish_reason?: unknown;
   }[];
 }

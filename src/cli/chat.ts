@@ -24,6 +24,9 @@ export interface Terminal {
 /** Most characters read from a pipe as a prompt. */
 const PROMPT_LIMIT = 1 << 20;
 
+/** How thoughts look on a terminal. */
+const [DIM, PLAIN] = ['\u001b[2m', '\u001b[0m'];
+
 const HELP = `/clear forgets what was said, /exit leaves, /help prints this.
 Ctrl-C stops an answer; pressed twice, or between answers, it leaves.
 `;
@@ -104,13 +107,25 @@ async function answer(
 ): Promise<void> {
   history.ask(question);
   let said = '';
+  let thinking = false;
+  const think = (text: string): void => {
+    terminal.output.write(thinking ? text : DIM + text);
+    thinking = true;
+  };
+  const speak = (): void => {
+    if (thinking) terminal.output.write(`${PLAIN}\n\n`);
+    thinking = false;
+  };
   try {
-    for await (const text of streamChat(options.url, history.messages, options, signal)) {
+    for await (const text of streamChat(options.url, history.messages, options, signal, think)) {
+      speak();
       said += text;
       terminal.output.write(text);
     }
+    speak();
     terminal.output.write('\n');
   } catch (error) {
+    speak();
     // A conversation outlives an answer that failed: a device may have left, and another plan is made.
     if (signal.aborted) terminal.output.write(' (stopped)\n');
     else terminal.error.write(`\n${errorText(error, process.env.POTLUCK_DEBUG === '1')}\n`);

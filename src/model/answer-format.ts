@@ -63,11 +63,13 @@ const FORMATS: readonly (ToolCallFormat & { readonly mark: RegExp })[] = [
 export interface AnswerFormat {
   /** Null where the template knows no tools, or no form of calls that is known here. */
   readonly tools: ToolCallFormat | null;
+  /** True where the template looks for tools in the system message (Phi-4-mini), not beside the messages. */
+  readonly toolsInSystem: boolean;
   /** Whether answers may begin with thoughts between <think> and </think>. */
   readonly thinks: boolean;
 }
 
-export const PLAIN_ANSWERS: AnswerFormat = { tools: null, thinks: false };
+export const PLAIN_ANSWERS: AnswerFormat = { tools: null, toolsInSystem: false, thinks: false };
 export const THINK = { open: '<think>', close: '</think>' };
 
 /** The forms that a chat template (null: none) says its model uses; `toolTemplate`: that for chats with tools, where it is another. */
@@ -76,7 +78,11 @@ export function answerFormatOf(template: string | null, toolTemplate: string | n
   const forTools = toolTemplate ?? template;
   const usesTools = /\btools\b/.test(forTools);
   const found = usesTools ? FORMATS.find(({ mark }) => mark.test(forTools)) : undefined;
-  return { tools: found ?? null, thinks: template.includes(THINK.open) };
+  return {
+    tools: found ?? null,
+    toolsInSystem: /\bmessage(?:\.tools|\[['"]tools['"]\])/.test(forTools),
+    thinks: template.includes(THINK.open),
+  };
 }
 
 /** What begins an answer that has to call a tool: any, or that of a name. */

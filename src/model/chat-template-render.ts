@@ -23,6 +23,8 @@ export interface ChatMessage {
   readonly reasoning_content?: string;
   /** Of an assistant: the calls it made. */
   readonly tool_calls?: readonly ToolCall[];
+  /** Of a system message, for templates that look for tools there: JSON text. */
+  readonly tools?: string;
   /** Of a tool: the call this is the result of, and the function's name. */
   readonly tool_call_id?: string;
   readonly name?: string;

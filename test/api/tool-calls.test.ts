@@ -149,6 +149,21 @@ test('an answer that is cut within a call says so, and gives the text', async ()
   expect(answer.choices[0]).toMatchObject({ finish_reason: 'length', message: { content: cut } });
 });
 
+test('a template that looks for tools in the system message finds them there', async () => {
+  speaks("{% if 'tools' in message %}<|tool|>{{ message['tools'] }}{% endif %}");
+  const body = '<|tool_call|>[{"name": "weather", "arguments": {"city": "Rome"}}]<|/tool_call|>';
+  api.host.generator.say(body, body);
+  const answer = await api.client.chat.completions.create(ask);
+  expect(answer.choices[0]!.message.tool_calls?.[0]).toMatchObject({ function: { name: 'weather' } });
+  const tools = JSON.stringify([weatherTool.function, timeTool.function]);
+  expect(api.host.chats[0]!.messages).toEqual([{ role: 'system', content: '', tools }, question]);
+  await api.client.chat.completions.create({
+    ...ask,
+    messages: [{ role: 'system', content: 'Be kind.' }, question],
+  });
+  expect(api.host.chats[1]!.messages[0]).toEqual({ role: 'system', content: 'Be kind.', tools });
+});
+
 test('marks that are control tokens are seen', async () => {
   speaks('{% if tools %}[TOOL_CALLS]{% endif %}');
   const { open } = api.host.model.answerFormat.tools!;
