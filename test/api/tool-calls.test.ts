@@ -229,6 +229,9 @@ test('without marks in the template <think> and calls are text', async () => {
   });
 });
 
+const post = (fields: object) =>
+  fetch(`${api.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify({ ...ask, ...fields }) });
+
 const deep = (levels: number): object => (levels === 0 ? {} : { a: deep(levels - 1) });
 const assistant = { role: 'assistant', content: null };
 const made = { id: 'a', type: 'function', function: { name: 'weather', arguments: '{}' } };
@@ -271,10 +274,7 @@ test.each<[string, string, object]>([
     },
   ],
 ])('refuses %s: %s', async (param, code, fields) => {
-  const response = await fetch(`${api.url}/v1/chat/completions`, {
-    method: 'POST',
-    body: JSON.stringify({ ...ask, ...fields }),
-  });
+  const response = await post(fields);
   expect(response.status).toBe(400);
   expect(await response.json()).toMatchObject({ error: { param, code } });
 });
@@ -285,10 +285,7 @@ test.each([
   ['messages[0]', { messages: [{ ...assistant, tool_calls: [made] }, question], tools: [] }],
 ])('a template that knows no tools: %s is refused', async (param, fields) => {
   speaks('plain');
-  const response = await fetch(`${api.url}/v1/chat/completions`, {
-    method: 'POST',
-    body: JSON.stringify({ ...ask, ...fields }),
-  });
+  const response = await post(fields);
   expect(response.status).toBe(400);
   expect(await response.json()).toMatchObject({ error: { param, code: 'unsupported_parameter' } });
 });
