@@ -65,7 +65,7 @@ export function chooseFiles(files: readonly RepoFile[], repo: string, file: stri
     return { small, weights, format: 'safetensors' };
   }
   const ggufs = files.filter(({ path }) => path.endsWith('.gguf'));
-  if (ggufs.length === 1) return { small: [], weights: ggufs, format: 'gguf' };
+  if (ggufs.length === 1) return oneGguf(files, repo, ggufs[0]!.path);
   if (ggufs.length > 1) {
     const names = ggufs.slice(0, 20).map(({ path }) => path);
     throw new PotluckError(
@@ -122,6 +122,11 @@ function safetensorsOf(top: readonly RepoFile[]): readonly RepoFile[] {
 
 function oneGguf(files: readonly RepoFile[], repo: string, file: string): ChosenFiles {
   const found = files.find(({ path }) => path === file);
+  if (/-\d{5}-of-\d{5}\.gguf$/.test(file))
+    throw new PotluckError(
+      'UNSUPPORTED_MODEL',
+      `${file} is one part of a GGUF file that is split; those are not supported. Choose a file that is whole, or a repository with safetensors.`,
+    );
   if (found !== undefined) return { small: [], weights: [found], format: 'gguf' };
   const others = files.filter(({ path }) => path.endsWith('.gguf')).map(({ path }) => path);
   const hint = others.length === 0 ? 'It has no GGUF file.' : `It has ${others.slice(0, 20).join(', ')}.`;

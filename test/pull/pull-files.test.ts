@@ -403,6 +403,58 @@ test('one GGUF file may be named', async () => {
   });
 });
 
+test.each<[string, string[], string, RegExp]>([
+  ['pickles only', ['config.json', 'pytorch_model.bin'], 'UNSUPPORTED_MODEL', /pickle.*can run code/],
+  ['no weights', ['README.md'], 'UNSUPPORTED_MODEL', /no weights/],
+  [
+    'several GGUF files',
+    ['a.gguf', 'b.gguf'],
+    'BAD_OPTION',
+    /name one of them, as in home\/tiny\/a.gguf: a.gguf, b.gguf/,
+  ],
+  ['a split GGUF file', ['a-00001-of-00001.gguf'], 'UNSUPPORTED_MODEL', /split/],
+  ['no configuration', ['model.safetensors'], 'UNSUPPORTED_MODEL', /no config.json/],
+])('a repository with %s is refused before anything is fetched', async (_, names, code, message) => {
+  files.clear();
+  for (const name of names) files.set(name, text('x'));
+  await expect(pull()).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+  expect(server.seen).toHaveLength(1);
+});
+
+test('an index that names what is not there is refused before the weights are fetched', async () => {
+  files.set('model.safetensors.index.json', text('{"weight_map":{"a":"model-00001-of-00003.safetensors"}}'));
+  await expect(pull()).rejects.toMatchObject({
+    code: 'CHECKPOINT_INVALID',
+    message: expect.stringMatching(/model-00001-of-00003/),
+  });
+  files.set('model.safetensors.index.json', text('{'));
+  await expect(pull()).rejects.toMatchObject({ code: 'CHECKPOINT_INVALID' });
+  expect(server.seen.filter(line => line.includes('storage'))).toEqual([]);
+});
+
+test.each(['Qwen/Qwen3-0.6B@v1', 'gpt2', 'https://huggingface.co/a/b', 'a/b/sub/c.gguf@refs/pr/1'])(
+  '%s is a repository',
+  name => {
+    expect(parseRepoName(name)).toMatchObject({ repo: expect.any(String), revision: expect.any(String) });
+  },
+);
+
+test.each([
+  '',
+  '/',
+  'a/b/c',
+  '../b',
+  'a/..',
+  'a/b@',
+  'a/b@../x',
+  'a/b@1@2',
+  'a b/c',
+  'a/b/../c.gguf',
+  'http://elsewhere/a/b',
+])('%j is none', name => {
+  expect(() => parseRepoName(name)).toThrow(/names no repository/);
+});
+
 /** The methods of an open file, for an object of one's own. */
 function bound(file: Awaited<ReturnType<typeof fileSystem.open>>) {
   return {
