@@ -8,6 +8,7 @@ import type { Manifest } from '../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
 import { TileCache } from '../pack/tile-cache.ts';
+import { TIMERS } from './timers.ts';
 
 /** A model as far as this device has it: everything but the tiles is here. */
 export interface LocalModel {
@@ -30,6 +31,8 @@ export type HttpGet = (path: string, signal: AbortSignal) => Promise<AsyncIterab
 
 /** Most packs that are offered; a device's description holds no more. */
 const MOST_PACKS = 64;
+/** Before a pack that could not be opened is looked at again. */
+const RETRY_MILLISECONDS = 5000;
 /** The name under which the constants blob is served and kept. */
 export const CONSTANTS_FILE = 'constants.bin';
 
@@ -51,8 +54,8 @@ export class ModelStore {
   readonly #received = new Map<string, LocalModel>();
   /** Models that are being received. */
   readonly #receiving = new Map<string, Promise<LocalModel>>();
-  /** Packs that could not be opened, with the reason, so that each is told once. */
-  readonly #broken = new Map<string, string>();
+  /** Packs that could not be opened, why, and when: one that is just being copied is whole later. */
+  readonly #broken = new Map<string, { readonly message: string; readonly at: number }>();
 
   private constructor(places: PackPlaces, packs: Map<string, LocalModel>, cache: TileCache, folder: string) {
     this.#places = places;
@@ -84,7 +87,7 @@ export class ModelStore {
 
   /** Packs of the models folder that cannot be used, and why; one sentence each. */
   get notes(): readonly string[] {
-    return [...this.#broken.values()];
+    return [...this.#broken.values()].map(({ message }) => message);
   }
 
   /** Looks for packs that came or went since the last look; true where there are others now. */
@@ -94,17 +97,20 @@ export class ModelStore {
     const names = (await namesIn(modelsFolder)).filter(name => !name.endsWith('.unfinished'));
     const folders = new Set(names.map(name => resolve(modelsFolder, name)));
     let changed = false;
+    for (const folder of [...this.#broken.keys()]) if (!folders.has(folder)) this.#broken.delete(folder);
     for (const folder of [...this.#packs.keys()])
       if (folder !== resolve(model) && !folders.has(folder)) changed = this.#packs.delete(folder) || changed;
     for (const folder of folders) {
-      if (this.#packs.has(folder) || this.#broken.has(folder)) continue;
+      const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
+      if (this.#packs.has(folder) || TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
       try {
         this.#packs.set(folder, fromFolder(await openPackFolder(fs, folder)));
+        this.#broken.delete(folder);
         changed = true;
       } catch (error) {
         const { code, message } = asPotluckError(error);
         // just removed, or no pack at all
-        if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, message);
+        if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, { message, at: TIMERS.now() });
       }
     }
     return changed;

@@ -1,0 +1,91 @@
+import { cp, mkdir, mkdtemp, rename, rm, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { packCheckpoint } from '../../src/cli/pack-checkpoint.ts';
+import { ModelStore } from '../../src/daemon/model-store.ts';
+import { crc32c } from '../../src/disk-io/crc32c.ts';
+import { SMALL, writeCheckpoint } from '../model/small-checkpoint.ts';
+
+let root: string;
+let folder: string;
+let store: ModelStore | null = null;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'potluck-store-'));
+  for (const [name, layers] of [
+    ['alder', 1],
+    ['birch', 2],
+  ] as const) {
+    const checkpoint = join(root, `${name}-checkpoint`);
+    await writeCheckpoint(checkpoint, { ...SMALL, num_hidden_layers: layers });
+    await packCheckpoint({
+      checkpoint,
+      target: join(root, name),
+      name,
+      weights: 'w4',
+      attentionParts: null,
+      ropePrecision: 'float32',
+      onProgress: () => undefined,
+    });
+  }
+});
+afterAll(() => rm(root, { recursive: true }));
+beforeEach(async () => {
+  folder = await mkdtemp(join(root, 'models-'));
+});
+afterEach(async () => {
+  await store?.close();
+  store = null;
+});
+
+async function open(model: string): Promise<ModelStore> {
+  store = await ModelStore.open({ model, modelsFolder: folder }, await mkdtemp(join(root, 'data-')), crc32c);
+  return store;
+}
+
+const names = (of: ModelStore) => of.packs.map(({ manifest }) => manifest.name);
+const add = (name: string, as = name) => cp(join(root, name), join(folder, as), { recursive: true });
+
+test("the model's own pack is first; packs of the folder come and go", async () => {
+  const alder = join(root, 'alder');
+  const opened = await open(alder);
+  expect(names(opened)).toEqual(['alder']);
+  await add('birch');
+  expect(await opened.look()).toBe(true);
+  expect(names(opened)).toEqual(['alder', 'birch']);
+  expect(await opened.look()).toBe(false);
+  const [, birch] = opened.packs;
+  expect(opened.find(birch!.id)).toBe(birch);
+  const tile = birch!.manifest.tiles.at(-1)!;
+  expect(opened.locate(tile.sha256)).toMatchObject({ path: birch!.packPath, offset: tile.offset });
+  await rm(join(folder, 'birch'), { recursive: true });
+  expect(await opened.look()).toBe(true);
+  expect(names(opened)).toEqual(['alder']);
+  expect(opened.locate(tile.sha256)).toBeUndefined();
+});
+
+test('a copy of a model that is there is no further model', async () => {
+  await add('alder', 'copy');
+  await add('birch', 'birch.unfinished');
+  await mkdir(join(folder, 'empty'));
+  expect(names(await open(join(root, 'alder')))).toEqual(['alder']);
+  expect(store!.notes).toEqual([]);
+});
+
+test('a broken pack is told and left out until it goes', async () => {
+  await add('birch');
+  await truncate(join(folder, 'birch', 'tiles.bin'), 100);
+  const opened = await open(join(root, 'alder'));
+  expect(names(opened)).toEqual(['alder']);
+  expect(opened.notes).toEqual([expect.stringMatching(/birch.*truncated/)]);
+  await rename(join(folder, 'birch'), join(root, 'gone'));
+  await opened.look();
+  expect(opened.notes).toEqual([]);
+});
+
+test("with 'none' no pack is offered", async () => {
+  await add('birch');
+  expect(names(await open('none'))).toEqual([]);
+  expect(await store!.look()).toBe(false);
+});
