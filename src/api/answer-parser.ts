@@ -6,8 +6,9 @@ export type ParsedPart = AnswerPart | { readonly type: 'reasoning'; readonly tex
 
 /** What an answer's text is looked through for. */
 export interface AnswerParsing {
+  /** `tools` is null where the request has none. */
   readonly format: AnswerFormat;
-  /** Names of the tools of the request; empty: calls are not looked for. */
+  /** Names of the tools of the request. */
   readonly toolNames: readonly string[];
   /** The prompt ends inside thoughts. */
   readonly thinking: boolean;
@@ -23,8 +24,7 @@ export class AnswerParser {
 
   constructor({ format, toolNames, thinking, begun }: AnswerParsing) {
     this.#reasoning = format.thinks ? new ReasoningStream(thinking) : null;
-    this.#calls =
-      format.tools !== null && toolNames.length > 0 ? new ToolCallStream(format.tools, toolNames) : null;
+    this.#calls = format.tools === null ? null : new ToolCallStream(format.tools, toolNames);
     this.#begun = begun;
   }
 

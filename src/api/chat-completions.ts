@@ -27,7 +27,9 @@ export async function answerChat(
   const begun = callBegin(tools, model, thinking);
   const prompt = [...rendered, ...model.tokenizer.encode(begun, { special: true })];
   const most = maxTokensOf(prompt.length, maxTokens, model, 'messages');
-  const parsing = { format: model.answerFormat, toolNames: tools.names, thinking, begun };
+  const { answerFormat } = model;
+  const format = tools.names.length > 0 ? answerFormat : { ...answerFormat, tools: null };
+  const parsing = { format, toolNames: tools.names, thinking, begun };
   const choices = Array.from({ length: fields.n ?? 1 }, (_, index) => ({
     index,
     request: {

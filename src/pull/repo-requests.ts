@@ -47,7 +47,7 @@ const MOST_REDIRECTS = 5;
 const TRIES = 5;
 const FIRST_PAUSE_MS = 500;
 /** A server that asks for more patience than this is given up. */
-const LONGEST_PAUSE_MS = 120_000;
+const LONGEST_PAUSE_MS = 300_000;
 const BUSY = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** GETs from a model server that speaks the protocol of the Hugging Face Hub. */
