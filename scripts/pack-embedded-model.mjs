@@ -4,6 +4,7 @@
 
 import * as fs from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot, setupOrExit } from './setup.mjs';
 
@@ -20,12 +21,12 @@ const { createNativeBackend } = await import('../build/js/kernels/native-backend
 const readJson = async name => JSON.parse(await fs.readFile(join(checkpoint, name), 'utf8'));
 const tokenizer = createTokenizer(await readJson('tokenizer.json'), await readJson('tokenizer_config.json'));
 const text = await fs.readFile(join(projectRoot, 'models', 'calibration.txt'), 'utf8');
-// Half of the tokens as a chat, which is what the model is for, and half as plain text.
+// It begins as a chat, which is what the model is for.
 const chat = '<|im_start|>user\nHello! Who are you?<|im_end|>\n<|im_start|>assistant\n';
 const tokens = tokenizer.encode(chat + text, { special: true });
 
 const addon = createRequire(import.meta.url)(join(projectRoot, 'build', 'potluck.node'));
-const backend = createNativeBackend(addon, { threads: 1 });
+const backend = createNativeBackend(addon, { threads: availableParallelism() });
 const started = Date.now();
 try {
   const manifest = await buildPack({
@@ -37,10 +38,12 @@ try {
     fileSystem: fs,
     crc32c: (bytes, before) => addon.crc32c(bytes, before),
     backend,
+    rounding: addon,
     calibrationTokens: tokens,
     origin: {
       source: 'trained for this project by scripts/train-embedded-model.py; the data are named in NOTICE',
-      quantization: 'weights in 4 bits, groups of 32; embedding rows in 8 bits',
+      quantization:
+        'weights in 4 bits, groups of 32, rounded by their inputs (GPTQ); embedding rows in 8 bits',
     },
   });
   const seconds = ((Date.now() - started) / 1000).toFixed(1);

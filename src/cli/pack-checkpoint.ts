@@ -7,9 +7,13 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { type BuildProgress, buildPack, type RopePrecision } from '../model/build-pack.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
+import type { ActivationLevels } from '../model/quantizer/level-blocks.ts';
 import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
 import { PACK_FILE_BYTES } from '../pack/read-manifest.ts';
+
+/** inputs: by the inputs that weights see (GPTQ), which takes far longer. nearest: each by itself. */
+export type RoundingMethod = 'inputs' | 'nearest';
 
 export interface PackOptions {
   /** Folder of a checkpoint in the Hugging Face layout, or a GGUF file. */
@@ -24,12 +28,24 @@ export interface PackOptions {
   readonly ropePrecision: RopePrecision;
   /** Where the weights come from; goes into the manifest. */
   readonly origin?: Readonly<Record<string, string | number>>;
+  /** How w4 weights are rounded; nearest unless given. */
+  readonly rounding?: RoundingMethod;
+  /** Levels of activations of a w4 pack that is rounded by inputs; a8 unless given. */
+  readonly activations?: ActivationLevels;
+  /** A text to calibrate on; the built-in one unless given. */
+  readonly calibrationFile?: string;
   readonly onProgress: (progress: BuildProgress) => void;
 }
 
 /** Makes a pack of a checkpoint; calibrates on a short text, where the checkpoint has a tokenizer. See buildPack. */
 export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
   const { checkpoint, target, name, weights, attentionParts, ropePrecision, onProgress } = options;
+  const byInputs = weights === 'w4' && options.rounding === 'inputs';
+  if ((options.activations ?? 'a8') !== 'a8' && !byInputs)
+    throw new PotluckError(
+      'BAD_OPTION',
+      `--activations ${options.activations} needs --weights w4 and --rounding inputs, which finds out where 4 bits do little damage.`,
+    );
   const tokenizer = await checkpointTokenizer(checkpoint);
   const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: availableParallelism() });
   try {
@@ -44,19 +60,32 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
       onProgress,
       ropePrecision,
       ...(options.origin === undefined ? {} : { origin: options.origin }),
+      ...(byInputs && loaded.addon ? { rounding: loaded.addon } : {}),
+      ...(options.activations === undefined ? {} : { activations: options.activations }),
       ...(attentionParts === null ? {} : { tiling: { partsPerKvHead: attentionParts } }),
       ...(tokenizer === null
         ? {}
-        : { calibrationTokens: tokenizer.encode(await calibrationText(), { special: false }) }),
+        : {
+            calibrationTokens: tokenizer.encode(await calibrationText(options.calibrationFile), {
+              special: false,
+            }),
+          }),
     });
   } finally {
     loaded.backend.close();
   }
 }
 
-/** Text of many kinds, to measure on which range the outputs of tiles lie. */
-const calibrationText = (): Promise<string> =>
-  fileSystem.readFile(join(projectRoot(), 'models', 'calibration.txt'), 'utf8');
+/** Text of many kinds. Rejects with DISK_READ. */
+async function calibrationText(file = join(projectRoot(), 'models', 'calibration.txt')): Promise<string> {
+  try {
+    return await fileSystem.readFile(file, 'utf8');
+  } catch (error) {
+    throw new PotluckError('DISK_READ', `${file} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
 
 /** The tokenizer of a checkpoint, or null where it has none. Rejects where its files are broken. */
 export async function checkpointTokenizer(path: string): Promise<Tokenizer | null> {

@@ -1,9 +1,13 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
+import type { Rounding } from '../kernels/addon.ts';
 import type { Backend } from '../kernels/backend.ts';
 import type { FileSystem } from '../pack/file-system.ts';
 import type { Manifest, ModelShape, Tiling, WeightFormat } from '../pack/manifest.ts';
 import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
-import { type Crc32c, PackWriter } from '../pack/pack-writer.ts';
+import { PackJournal } from '../pack/pack-journal.ts';
+import { type Crc32c, PackWriter, type PackWriterOptions, unfinishedFolder } from '../pack/pack-writer.ts';
 import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
 import { embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
 import { defaultNumbers } from './activation-levels.ts';
@@ -20,9 +24,16 @@ import { readConstants } from './layer-constants.ts';
 import { LayerReader } from './layer-tensors.ts';
 import { withoutPrefix } from './prefixed-checkpoint.ts';
 import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
+import { sourceShape } from './quantizer/half-layer.ts';
+import type { ActivationLevels } from './quantizer/level-blocks.ts';
+import { quantizePack, RESIDUAL_FILES } from './quantizer/quantize-pack.ts';
+import { writeLevels } from './quantizer/write-levels.ts';
 
 /** Files of the tokenizer; those that a checkpoint has go into the pack as they are. */
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'] as const;
+const JOURNAL_FILE = 'journal.jsonl';
+/** Rises when the same options give other bytes than before: runs from before do not go on. */
+const ROUNDING_VERSION = 1;
 /** Bytes of embedding rows that are read at a time, about. */
 const EMBEDDING_CHUNK = 8 * 2 ** 20;
 
@@ -55,7 +66,15 @@ export interface BuildPackOptions {
   readonly crc32c: Crc32c;
   /** Runs the calibration. */
   readonly backend: Backend;
-  /** Tokens of a text for the calibration, at most CALIBRATION_TOKENS are used; else drawn from a fixed seed. */
+  /**
+   * Rounds w4 weights by what the calibration tokens make of them (GPTQ); the backend is exact then. Without it, or without
+   * tokens, each weight is rounded to the nearest. A pack made so can be interrupted: built again with the same options it
+   * goes on behind the last layer that was done.
+   */
+  readonly rounding?: Rounding;
+  /** Levels of the activations of a pack that is rounded so; a8 unless given. */
+  readonly activations?: ActivationLevels;
+  /** Tokens of a text for the calibration; else a few are drawn from a fixed seed. */
   readonly calibrationTokens?: readonly number[];
   /** For people: where the weights come from. Goes into the manifest. */
   readonly origin?: Readonly<Record<string, string | number>>;
@@ -100,15 +119,11 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     };
     checkShape(shape, configPath);
     checkTensors(checkpoint, architecture, config);
-    const writer = await PackWriter.create({
-      fileSystem: options.fileSystem,
-      target: options.target,
-      crc32c: options.crc32c,
-      shape,
-      embeddingFormat: options.weights === 'w4' ? 'int8' : 'bf16',
-    });
+    const build = { options, checkpoint, architecture, config, shape };
+    if (roundsByInputs(options)) return await quantizedPack(build);
+    const writer = await PackWriter.create(writerOptions(build));
     try {
-      return await writePack({ options, checkpoint, architecture, config, shape, writer });
+      return await plainPack({ ...build, writer });
     } catch (error) {
       await writer.abort();
       throw error;
@@ -145,27 +160,151 @@ function checkTensors(
     new LayerReader(checkpoint, architecture, s, layer).check(s.experts?.count ?? 0);
 }
 
-async function writePack(build: Build): Promise<Manifest> {
+const roundsByInputs = (options: BuildPackOptions): boolean =>
+  options.weights === 'w4' && options.rounding !== undefined && (options.calibrationTokens?.length ?? 0) > 0;
+
+const writerOptions = ({ options, shape }: Omit<Build, 'writer'>): PackWriterOptions => ({
+  fileSystem: options.fileSystem,
+  target: options.target,
+  crc32c: options.crc32c,
+  shape,
+  embeddingFormat: options.weights === 'w4' ? 'int8' : 'bf16',
+});
+
+/** A pack whose weights are as they are in the checkpoint, or each rounded to the nearest. */
+async function plainPack(build: Build): Promise<Manifest> {
   const { options, checkpoint, config, shape, writer } = build;
+  const special = await readSpecialTokens(build);
+  const constants = await readConstants(checkpoint, build.architecture, config, shape);
   await writeEmbedding(build);
   await writeTiles(build);
-  for (const name of TOKENIZER_FILES) {
-    const bytes = await checkpoint.readFile(name, PACK_FILE_BYTES);
-    if (bytes) await writer.addFile(name, bytes);
+  const tokens = calibrationTokens(options.calibrationTokens, special.beginToken, shape);
+  await calibratePack(build, constants, tokens);
+  await writer.setConstants(constants);
+  return finishPack(build, special, { calibrationTokens: tokens.length, rounding: 'nearest' });
+}
+
+/** A pack whose weights are rounded by what they see. */
+async function quantizedPack(start: Omit<Build, 'writer'>): Promise<Manifest> {
+  const { options, checkpoint, architecture, config, shape } = start;
+  const special = await readSpecialTokens(start);
+  const constants = await readConstants(checkpoint, architecture, config, shape);
+  const run = await runOf(start, constants);
+  const { writer, journal, layersDone, damage } = await openRun(writerOptions(start), run, constants);
+  const build = { ...start, writer };
+  let share = 0;
+  try {
+    if (layersDone < 0) {
+      await writeEmbedding(build);
+      await writer.sync();
+      await journal.append({ layer: -1, crc32c: writer.embeddingCrc, tiles: [], damage: [] });
+    }
+    const ofHead = await quantizePack({
+      shape,
+      constants,
+      rounding: options.rounding!,
+      backend: options.backend,
+      fileSystem: options.fileSystem,
+      folder: unfinishedFolder(options.target),
+      tokens: options.calibrationTokens!,
+      beginToken: special.beginToken,
+      layersDone: Math.max(0, layersDone),
+      embed: (ids, target) => writtenEmbedding(build).embed(ids, target),
+      layerTiles: layer => cutLayer(sourceShape(shape), layer, layerReader(build, layer), config.normOffset),
+      headTiles: () => cutHead(build, sourceShape(shape)),
+      addTile: tileAdder(build),
+      onLayer: async (layer, ofLayer) => {
+        damage.push(...ofLayer);
+        await writer.setConstants(constants);
+        await writer.sync();
+        const tiles = writer.tiles.filter(tile => tile.kind !== 'head' && tile.layer === layer);
+        await journal.append({ layer, crc32c: 0, tiles, damage: ofLayer });
+      },
+    });
+    damage.push(...ofHead);
+    share = await writeLevels(shape, constants, writer, damage, options.activations ?? 'a8');
+    await writer.setConstants(constants);
+  } catch (error) {
+    await writer.leave();
+    throw error;
+  } finally {
+    await journal.close();
   }
+  for (const name of [JOURNAL_FILE, ...RESIDUAL_FILES])
+    await options.fileSystem.rm(join(unfinishedFolder(options.target), name), {
+      recursive: false,
+      force: true,
+    });
+  return finishPack(build, special, {
+    calibrationTokens: options.calibrationTokens!.length,
+    rounding: 'inputs',
+    activations: options.activations ?? 'a8',
+    multiplyAddsInA4: Number(share.toFixed(4)),
+  });
+}
+
+interface Run {
+  readonly writer: PackWriter;
+  readonly journal: PackJournal;
+  /** -1 where even the embedding is not written. */
+  readonly layersDone: number;
+  /** Of the layers that are done; see layerBlocks. */
+  readonly damage: number[];
+}
+
+/** Goes on with an interrupted run, or begins one. */
+async function openRun(options: PackWriterOptions, run: string, constants: ArrayBuffer): Promise<Run> {
+  const { fileSystem, target } = options;
+  const path = join(unfinishedFolder(target), JOURNAL_FILE);
+  const found = await PackJournal.resume(fileSystem, path, run);
+  if (found && found.steps.length > 0) {
+    const writer = await PackWriter.resume(options, found.steps);
+    if (writer) {
+      const layersDone = found.steps.length - 1;
+      if (layersDone > 0) await writer.readConstants(constants);
+      return { writer, journal: found.journal, layersDone, damage: found.steps.flatMap(step => step.damage) };
+    }
+  }
+  await found?.journal.close();
+  const writer = await PackWriter.create(options);
+  return { writer, journal: await PackJournal.create(fileSystem, path, run), layersDone: -1, damage: [] };
+}
+
+/** What must be the same for a run to go on. Of the weights the norms and the first embedding row stand for all. */
+async function runOf(
+  { options, checkpoint, architecture, shape }: Omit<Build, 'writer'>,
+  constants: ArrayBuffer,
+): Promise<string> {
+  const row = new Float32Array(shape.width);
+  (await checkpoint.readRows(architecture.names.embedding, 0, 1)).copy(0, 0, shape.width, row);
+  return createHash('sha256')
+    .update(JSON.stringify([ROUNDING_VERSION, shape, options.calibrationTokens, checkpoint.path]))
+    .update(new Uint8Array(constants))
+    .update(new Uint8Array(row.buffer))
+    .digest('hex');
+}
+
+async function readSpecialTokens({ checkpoint, config, shape }: Omit<Build, 'writer'>) {
   const files = {
     tokenizer: await checkpoint.readJson('tokenizer.json', PACK_FILE_BYTES),
     tokenizerConfig: await checkpoint.readJson('tokenizer_config.json', PACK_FILE_BYTES),
     generationConfig: await checkpoint.readJson('generation_config.json', PACK_FILE_BYTES),
   };
-  const special = specialTokens(files, config, shape.vocabulary);
-  const constants = await readConstants(checkpoint, build.architecture, config, shape);
-  const tokens = calibrationTokens(options.calibrationTokens, special.beginToken, shape);
-  await calibratePack(build, constants, tokens);
-  await writer.setConstants(constants);
+  return specialTokens(files, config, shape.vocabulary);
+}
+
+async function finishPack(
+  { options, checkpoint, architecture, writer }: Build,
+  special: ReturnType<typeof specialTokens>,
+  facts: Readonly<Record<string, string | number>>,
+): Promise<Manifest> {
+  for (const name of TOKENIZER_FILES) {
+    const bytes = await checkpoint.readFile(name, PACK_FILE_BYTES);
+    if (bytes) await writer.addFile(name, bytes);
+  }
   const origin = {
-    architecture: build.architecture.className,
-    calibrationTokens: tokens.length,
+    architecture: architecture.className,
+    ...facts,
     ...options.origin,
   };
   return writer.finish({ name: options.name, ...special, origin });
@@ -188,40 +327,49 @@ async function writeEmbedding({ options, checkpoint, architecture, shape, writer
   }
 }
 
-async function writeTiles({
-  options,
-  checkpoint,
-  architecture,
-  config,
-  shape,
-  writer,
-}: Build): Promise<void> {
+const layerReader = ({ checkpoint, architecture, shape }: Build, layer: number): LayerReader =>
+  new LayerReader(checkpoint, architecture, shape, layer);
+
+/** Writes tiles, and says how many of all there are. */
+function tileAdder({ options, shape, writer }: Build): (tile: Uint8Array) => Promise<void> {
   const total = totalTiles(shape);
-  let done = 0;
-  const add = async (tile: Uint8Array) => {
+  return async tile => {
     await writer.addTile(tile);
-    options.onProgress?.({ stage: 'cut', done: ++done, total });
+    options.onProgress?.({ stage: 'cut', done: writer.tiles.length, total });
   };
-  for (let layer = 0; layer < shape.layers; layer++) {
-    const reader = new LayerReader(checkpoint, architecture, shape, layer);
-    for await (const tile of cutLayer(shape, layer, reader, config.normOffset)) await add(tile);
-  }
-  const head = config.tiedHead ? architecture.names.embedding : architecture.names.head;
-  const headRows: ReadRows = (first, count) => checkpoint.readRows(head, first, count);
-  for (let i = 0; i < tileCount(shape, 'head'); i++) await add(await cutHeadTile(shape, headRows, i));
 }
 
-async function calibratePack(
-  { options, shape, writer }: Build,
-  constants: ArrayBuffer,
-  tokens: number[],
-): Promise<void> {
+async function writeTiles(build: Build): Promise<void> {
+  const { config, shape } = build;
+  const add = tileAdder(build);
+  for (let layer = 0; layer < shape.layers; layer++)
+    for await (const tile of cutLayer(shape, layer, layerReader(build, layer), config.normOffset))
+      await add(tile);
+  for await (const tile of cutHead(build, shape)) await add(tile);
+}
+
+async function* cutHead(
+  { checkpoint, architecture, config }: Build,
+  shape: ModelShape,
+): AsyncGenerator<Uint8Array> {
+  const head = config.tiedHead ? architecture.names.embedding : architecture.names.head;
+  const headRows: ReadRows = (first, count) => checkpoint.readRows(head, first, count);
+  for (let i = 0; i < tileCount(shape, 'head'); i++) yield await cutHeadTile(shape, headRows, i);
+}
+
+/** The embedding as it was written. */
+function writtenEmbedding({ options, shape, writer }: Build): Embedding {
   const format = options.weights === 'w4' ? 'int8' : 'bf16';
-  const embedding = new Embedding({
+  return new Embedding({
     manifest: { shape, embedding: { offset: 0, format, rowBytes: embeddingRowBytes(shape, format) } },
     readAt: (offset, target) => writer.readEmbedding(offset, target),
     cacheBytes: 0,
   });
+}
+
+async function calibratePack(build: Build, constants: ArrayBuffer, tokens: number[]): Promise<void> {
+  const { options, shape, writer } = build;
+  const embedding = writtenEmbedding(build);
   await calibrate({
     shape,
     backend: options.backend,

@@ -55,19 +55,13 @@ export async function calibrate(options: CalibrateOptions): Promise<void> {
   const { shape, backend, tokens } = options;
   if (tokens.length === 0 || tokens.length > Math.min(CALIBRATION_TOKENS, shape.context))
     throw new PotluckError('INTERNAL', `${tokens.length} calibration tokens.`);
-  const attention = tileCount(shape, 'attention');
-  const bytes = (kind: 'attention' | 'ffn' | 'expert', tiles: number) => tiles * tileBytes(shape, kind);
-  const weights = backend.allocate(
-    bytes('attention', attention) +
-      bytes('ffn', tileCount(shape, 'ffn')) +
-      bytes('expert', Math.min(MOST_EXPERT_TILES, tileCount(shape, 'expert'))),
-  );
+  const weights = backend.allocate(layerMemory(shape));
   try {
     const model = backend.openModel({
       shape,
       constants: options.constants,
       weights,
-      attentionTiles: attention, // of one layer: the keys and values of layers before are not needed again
+      attentionTiles: tileCount(shape, 'attention'), // of one layer: the keys and values of layers before are not needed again
       kvPages: Math.ceil(tokens.length / PAGE_POSITIONS),
       maxTokens: tokens.length,
       maxLogitRows: 1,
@@ -107,9 +101,19 @@ async function calibrateLayers(
 
 type Kind = 'attention' | 'ffn' | 'expert';
 
+/** Bytes that LayerTiles places tiles in. */
+export function layerMemory(shape: ModelShape): number {
+  const bytes = (kind: Kind, tiles: number) => tiles * tileBytes(shape, kind);
+  return (
+    bytes('attention', tileCount(shape, 'attention')) +
+    bytes('ffn', tileCount(shape, 'ffn')) +
+    bytes('expert', Math.min(MOST_EXPERT_TILES, tileCount(shape, 'expert')))
+  );
+}
+
 /** The tiles of one layer: those of its dense parts in memory one behind the other, those of experts some at a time. */
-class LayerTiles {
-  readonly #options: CalibrateOptions;
+export class LayerTiles implements HalfTiles {
+  readonly #options: Pick<CalibrateOptions, 'shape' | 'readTile'>;
   readonly #weights: ArrayBuffer;
   readonly #dense: Record<'attention' | 'ffn', PlacedTile[]> = { attention: [], ffn: [] };
   /** Next tile of the pack. */
@@ -119,7 +123,7 @@ class LayerTiles {
   /** Where expert tiles are placed. */
   #offset = 0;
 
-  constructor(options: CalibrateOptions, weights: ArrayBuffer) {
+  constructor(options: Pick<CalibrateOptions, 'shape' | 'readTile'>, weights: ArrayBuffer) {
     this.#options = options;
     this.#weights = weights;
   }
@@ -169,7 +173,27 @@ class LayerTiles {
 async function calibrateHalf(
   options: CalibrateOptions,
   model: BackendModel,
-  reader: LayerTiles,
+  reader: HalfTiles,
+  layer: number,
+  half: Half,
+): Promise<void> {
+  await fitScales(options, model, reader, layer, half);
+  await runHalf(options.shape, model, reader, layer, half);
+}
+
+/** The tiles of a half layer that are in memory, with the kind of step that runs them. */
+export interface HalfTiles {
+  parts(half: Half): AsyncIterable<{ op: 'tiles' | 'expert-tiles'; tiles: readonly PlacedTile[] }>;
+}
+
+/**
+ * Measures a half layer on the tokens of the batch and writes its scales into the constants, which the model then has. The
+ * residual stays. Rejects with KERNEL_FAILED, and with CHECKPOINT_INVALID where it gives no finite numbers.
+ */
+export async function fitScales(
+  options: Pick<CalibrateOptions, 'shape' | 'constants' | 'tokens'>,
+  model: BackendModel,
+  reader: HalfTiles,
   layer: number,
   half: Half,
 ): Promise<void> {
@@ -189,18 +213,28 @@ async function calibrateHalf(
     );
   scales.set(fixedPointScales(found));
   model.setConstants(constants);
-  await begin(model, shape, layer, half, reader);
+}
+
+/** Runs a half layer as ever, on the tokens of the batch. */
+export async function runHalf(
+  shape: ModelShape,
+  model: BackendModel,
+  reader: HalfTiles,
+  layer: number,
+  half: Half,
+): Promise<void> {
+  await beginHalf(model, shape, layer, half, reader);
   for await (const { op, tiles } of reader.parts(half)) await model.run([partStep(op, layer, half, tiles)]);
   await model.run([{ op: 'end', layer, half }]);
 }
 
 /** Begins a half layer; where all heads are normed as one, after their squares. */
-async function begin(
+export async function beginHalf(
   model: BackendModel,
   shape: ModelShape,
   layer: number,
   half: Half,
-  reader: LayerTiles,
+  reader: HalfTiles,
 ): Promise<void> {
   await model.run([{ op: 'begin', layer, half }]);
   if (half === 'ffn' || shape.norms.queryKey !== 'whole') return;
@@ -211,7 +245,7 @@ async function begin(
     ]);
 }
 
-const partStep = (
+export const partStep = (
   op: 'tiles' | 'expert-tiles',
   layer: number,
   half: Half,
@@ -257,15 +291,15 @@ async function measureFinely(
 /** Runs a half layer tile by tile, without its end. */
 async function measure(
   model: BackendModel,
-  { shape, tokens }: CalibrateOptions,
+  { shape, tokens }: Pick<CalibrateOptions, 'shape' | 'tokens'>,
   layer: number,
   half: Half,
-  reader: LayerTiles,
+  reader: HalfTiles,
   scales: Float32Array,
 ): Promise<ChannelRanges> {
   const outputs = new TileOutputs(tokens.length, scales.length, summedTiles(shape, layer, half));
   let saturated = 0;
-  await begin(model, shape, layer, half, reader);
+  await beginHalf(model, shape, layer, half, reader);
   for await (const { op, tiles } of reader.parts(half))
     for (const tile of tiles) {
       model.pass.partial.fill(0);

@@ -1,5 +1,5 @@
 import type { ModelShape } from '../pack/manifest.ts';
-import { floatToBf16 } from '../pack/number-formats.ts';
+import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
 import { BLOCK_ROWS, GROUP, type Panel } from '../pack/tile-shape.ts';
 import { quantizeGroup } from './quantize-w4.ts';
 import { rotateColumns } from './rotate.ts';
@@ -32,25 +32,64 @@ export function writePanel(
 
 const nibbles = new Uint8Array(GROUP);
 
+/** A row that is rounded already: nibbles [paddedColumns], scales [paddedColumns / 32] IEEE half. See writePanel. */
+export function writeRoundedRow(
+  panel: Panel,
+  row: number,
+  rowNibbles: Uint8Array,
+  scales: Uint16Array,
+  tile: Uint8Array,
+): void {
+  for (let g = 0; g < scales.length; g++)
+    writeGroup(panel, row, g, rowNibbles.subarray(g * GROUP, (g + 1) * GROUP), scales[g]!, tile);
+}
+
+/** The rows that fill the last block of a panel. */
+export function writePaddingRows(panel: Panel, tile: Uint8Array): void {
+  const groups = panel.paddedColumns / GROUP;
+  const zeros = new Uint8Array(panel.paddedColumns).fill(8);
+  for (let row = panel.rows; row < panel.paddedRows; row++)
+    writeRoundedRow(panel, row, zeros, new Uint16Array(groups), tile);
+}
+
+/** Reads row `row` of a bf16 panel into `target` ([paddedColumns]). */
+export function readBf16PanelRow(panel: Panel, row: number, tile: Uint8Array, target: Float32Array): void {
+  const lane = row % BLOCK_ROWS;
+  const block = panel.offset + (row - lane) * panel.paddedColumns * 2;
+  for (let k = 0; k < panel.paddedColumns; k++) {
+    const at = block + (k * BLOCK_ROWS + lane) * 2;
+    target[k] = bf16ToFloat(tile[at]! | (tile[at + 1]! << 8));
+  }
+}
+
 /**
  * A block of 16 rows: group after group, each 256 bytes of nibbles and then the scales of the 16 rows, IEEE half. Of the
  * nibbles byte 64c + 4*row + j has weight 8c + j of the row in its low half and weight 8c + 4 + j in its high half.
  */
 function writeW4Row(panel: Panel, row: number, values: Float32Array, tile: Uint8Array): void {
+  for (let g = 0; g < panel.paddedColumns / GROUP; g++) {
+    const scale = quantizeGroup(values, g * GROUP, nibbles);
+    writeGroup(panel, row, g, nibbles, scale, tile);
+  }
+}
+
+function writeGroup(
+  panel: Panel,
+  row: number,
+  g: number,
+  values: Uint8Array,
+  scale: number,
+  tile: Uint8Array,
+): void {
   const groups = panel.paddedColumns / GROUP;
   const lane = row % BLOCK_ROWS;
-  const block = panel.offset + ((row - lane) / BLOCK_ROWS) * groups * GROUP_BYTES;
-  for (let g = 0; g < groups; g++) {
-    const scale = quantizeGroup(values, g * GROUP, nibbles);
-    const group = block + g * GROUP_BYTES;
-    const at = group + lane * 4;
-    for (let c = 0; c < 4; c++)
-      for (let j = 0; j < 4; j++)
-        tile[at + c * 64 + j] = nibbles[8 * c + j]! | (nibbles[8 * c + 4 + j]! << 4);
-    const scaleAt = group + NIBBLE_BYTES + lane * 2;
-    tile[scaleAt] = scale & 255;
-    tile[scaleAt + 1] = scale >>> 8;
-  }
+  const group = panel.offset + (((row - lane) / BLOCK_ROWS) * groups + g) * GROUP_BYTES;
+  const at = group + lane * 4;
+  for (let c = 0; c < 4; c++)
+    for (let j = 0; j < 4; j++) tile[at + c * 64 + j] = values[8 * c + j]! | (values[8 * c + 4 + j]! << 4);
+  const scaleAt = group + NIBBLE_BYTES + lane * 2;
+  tile[scaleAt] = scale & 255;
+  tile[scaleAt + 1] = scale >>> 8;
 }
 
 /** A block of 16 rows: for each column 16 bfloat16, one a row. */

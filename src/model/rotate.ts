@@ -29,3 +29,8 @@ export function rotateRows(matrix: Float32Array | Float64Array, columns: number)
   for (let first = 0; first < matrix.length; first += GROUP * columns)
     for (let column = 0; column < columns; column++) transform(matrix, first + column, columns, 1);
 }
+
+/** An input as the kernels rotate it. x: whole groups; changed in place. */
+export function rotateInputs(x: Float32Array | Float64Array): void {
+  for (let at = 0; at < x.length; at += GROUP) transform(x, at, 1, 1);
+}

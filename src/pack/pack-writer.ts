@@ -17,6 +17,7 @@ import {
   PACK_VERSION,
   type TileEntry,
 } from './manifest.ts';
+import type { PackStep } from './pack-journal.ts';
 import { readManifest, tileName, tileOrder, totalTiles } from './read-manifest.ts';
 import { ALIGNMENT, constantsFloats, embeddingRowBytes, roundUp, tileBytes } from './tile-shape.ts';
 
@@ -25,6 +26,11 @@ export type Crc32c = (bytes: Uint8Array, before: number) => number;
 
 /** What the writer cannot know from the bytes it was given. */
 export type ManifestFacts = Pick<Manifest, 'name' | 'stopTokens' | 'beginToken' | 'origin'>;
+
+/** Where a pack lies until it is whole. */
+export const unfinishedFolder = (target: string): string => `${target}.unfinished`;
+/** Bytes read back at a time. */
+const RECOVER_BYTES = 8 * 2 ** 20;
 
 /** The text of a manifest.json: one line for each tile, so that two packs can be compared by eye. */
 export function manifestText(manifest: Manifest): string {
@@ -74,13 +80,74 @@ export class PackWriter {
   static async create(options: PackWriterOptions): Promise<PackWriter> {
     const { fileSystem, target } = options;
     await refuseExisting(fileSystem, target);
-    const temporary = `${target}.unfinished`;
+    const temporary = unfinishedFolder(target);
     const data = await writing(temporary, async () => {
       await fileSystem.rm(temporary, { recursive: true, force: true });
       await fileSystem.mkdir(temporary, { recursive: true });
       return fileSystem.open(join(temporary, 'tiles.bin'), 'w+');
     });
     return new PackWriter(options, temporary, data);
+  }
+
+  /**
+   * Opens what an interrupted writer of the same pack left, behind the steps of its journal; undefined where the embedding is
+   * not what it was. Rejects with BAD_OPTION where the target exists, with DISK_READ or DISK_WRITE.
+   */
+  static async resume(
+    options: PackWriterOptions,
+    steps: readonly PackStep[],
+  ): Promise<PackWriter | undefined> {
+    const { fileSystem, target } = options;
+    await refuseExisting(fileSystem, target);
+    const temporary = unfinishedFolder(target);
+    const data = await writing(temporary, () => fileSystem.open(join(temporary, 'tiles.bin'), 'r+'));
+    const writer = new PackWriter(options, temporary, data);
+    await writer.#recover(steps);
+    if (writer.#embeddingCrc === steps[0]?.crc32c) return writer;
+    await data.close();
+    return undefined;
+  }
+
+  /** Reads the embedding back for its hashes, and takes the entries of tiles from the journal. */
+  async #recover(steps: readonly PackStep[]): Promise<void> {
+    const chunk = new Uint8Array(Math.min(RECOVER_BYTES, this.#wholeEmbedding));
+    while (this.#embeddingBytes < this.#wholeEmbedding) {
+      const part = chunk.subarray(0, Math.min(chunk.length, this.#wholeEmbedding - this.#embeddingBytes));
+      await this.readEmbedding(this.#embeddingBytes, part);
+      this.#embeddingHash.update(part);
+      this.#embeddingCrc = this.#crc32c(part, this.#embeddingCrc);
+      this.#embeddingBytes += part.length;
+    }
+    for (const tile of steps.flatMap(step => step.tiles)) {
+      this.#order.next();
+      this.#tiles.push(tile);
+      this.#tilesEnd = Math.max(this.#tilesEnd, tile.offset + tile.bytes);
+    }
+  }
+
+  /** CRC-32C of the embedding rows so far. */
+  get embeddingCrc(): number {
+    return this.#embeddingCrc;
+  }
+
+  /** The tiles so far. */
+  get tiles(): readonly TileEntry[] {
+    return this.#tiles;
+  }
+
+  /** Writes all that was added through to the disk. */
+  async sync(): Promise<void> {
+    await writing(this.#dataPath, () => this.#data.datasync());
+  }
+
+  /** Reads the constants back. */
+  async readConstants(target: ArrayBuffer): Promise<void> {
+    await readFully(this.#data, this.#dataPath, new Uint8Array(target), 0);
+  }
+
+  /** Closes its files and leaves them, for `resume`. */
+  async leave(): Promise<void> {
+    await this.#close();
   }
 
   get #dataPath(): string {
@@ -118,6 +185,15 @@ export class PackWriter {
     if (bytes !== tileBytes(this.#shape, next.value.kind))
       throw new PotluckError('INTERNAL', `${tileName(next.value)} has ${bytes} bytes.`);
     return next.value;
+  }
+
+  /** Writes tile `tile` (place in execution order) anew. */
+  async replaceTile(tile: number, bytes: Uint8Array): Promise<void> {
+    const entry = this.#tiles[tile];
+    if (!entry || bytes.length !== entry.bytes)
+      throw new PotluckError('INTERNAL', `Tile ${tile} is not written.`);
+    await writeFully(this.#data, this.#dataPath, bytes, entry.offset);
+    this.#tiles[tile] = { ...entry, ...this.#blob(bytes, entry.offset) };
   }
 
   /** Writes the constants; see constantsFloats. */

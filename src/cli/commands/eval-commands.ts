@@ -7,6 +7,7 @@ import { setExitCode } from '../exit-code.ts';
 import { parseIntegers } from '../option-values.ts';
 import { builtInModel, sharedFolder } from '../project.ts';
 import { MOST_DEVICES, withDevices } from './emulation-flags.ts';
+import { addEvalPerplexity } from './eval-perplexity-command.ts';
 import { addEvalTokenizer } from './eval-tokenizer-command.ts';
 import { parseWeights } from './pack-command.ts';
 
@@ -34,6 +35,7 @@ export function addEvalCommands(program: Command): void {
   addGolden(group);
   addReference(group);
   addBits(group);
+  addEvalPerplexity(group);
   addEvalTokenizer(group);
 }
 

@@ -1,8 +1,10 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { PotluckError } from '../../errors/errors.ts';
+import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
 import { parseChoice, parseInteger } from '../option-values.ts';
+import type { RoundingMethod } from '../pack-checkpoint.ts';
 import { formatBytes } from '../text-table.ts';
 
 interface PackFlags {
@@ -10,9 +12,18 @@ interface PackFlags {
   readonly weights: WeightFormat;
   readonly name?: string;
   readonly attentionParts?: number;
+  readonly activations: ActivationLevels;
+  readonly rounding: RoundingMethod;
+  readonly calibrate?: string;
 }
 
 export const parseWeights = (text: string): WeightFormat => parseChoice('--weights', text, ['w4', 'bf16']);
+
+export const parseActivations = (text: string): ActivationLevels =>
+  parseChoice('--activations', text, ['a8', 'mixed', 'a4']);
+
+const parseRounding = (text: string): RoundingMethod =>
+  parseChoice('--rounding', text, ['inputs', 'nearest']);
 
 export function addPackCommand(program: Command): void {
   program
@@ -20,7 +31,8 @@ export function addPackCommand(program: Command): void {
     .summary('make a pack of a checkpoint')
     .description(
       'Turns a checkpoint into a pack, cut into tiles that devices can share. A checkpoint is a folder with config.json,\n' +
-        '*.safetensors and a tokenizer, or a GGUF file. Then: potluck up --model FOLDER',
+        '*.safetensors and a tokenizer, or a GGUF file. Then: potluck up --model FOLDER\n' +
+        'An interrupted run goes on where it was when the same command is given again.',
     )
     .argument('<checkpoint>', 'folder of the checkpoint, or GGUF file')
     .option('--out <folder>', 'folder of the pack; must not exist yet (default: NAME-WEIGHTS, here)')
@@ -31,6 +43,19 @@ export function addPackCommand(program: Command): void {
       'tiles of one KV head, for more devices than heads (default: chosen)',
       text => parseInteger('--attention-parts', text, 1, 64),
     )
+    .option(
+      '--rounding <method>',
+      'inputs: w4 weights by what a text makes of them; nearest: at once, less exact',
+      parseRounding,
+      'inputs',
+    )
+    .option(
+      '--activations <levels>',
+      'a8, a4, or mixed: 80 % of the multiply-adds in 4x4 bits',
+      parseActivations,
+      'a8',
+    )
+    .option('--calibrate <file>', 'the text (default: a small one of many kinds)')
     .action(async (checkpoint: string, flags: PackFlags) => {
       const { nameOf, packCheckpoint, progressText } = await import('../pack-checkpoint.ts');
       const { modelKind } = await import('../model-path.ts');
@@ -43,15 +68,22 @@ export function addPackCommand(program: Command): void {
       const name = flags.name ?? nameOf(checkpoint);
       const target = resolve(flags.out ?? `${name}-${flags.weights}`);
       const line = new ProgressLine();
-      const { tiles } = await packCheckpoint({
+      const { tiles, origin } = await packCheckpoint({
         checkpoint: resolve(checkpoint),
         target,
         name,
         weights: flags.weights,
         attentionParts: flags.attentionParts ?? null,
         ropePrecision: 'float32',
+        rounding: flags.rounding,
+        activations: flags.activations,
+        ...(flags.calibrate === undefined ? {} : { calibrationFile: resolve(flags.calibrate) }),
         onProgress: progress => line.show(progressText(progress)),
       });
+      if (flags.weights === 'w4' && origin.rounding !== flags.rounding)
+        line.end(
+          `Weights were rounded to the nearest: rounding by inputs needs the native addon and the checkpoint's tokenizer.`,
+        );
       const bytes = tiles.reduce((sum, tile) => sum + tile.bytes, 0);
       line.end(`${name} (${flags.weights}): ${tiles.length} tiles, ${formatBytes(bytes)}`);
       process.stdout.write(`${target}\n`);

@@ -3,7 +3,7 @@ import type { Tokenizer } from '../../model/tokenizer.ts';
 import { evaluateLoss } from '../api-client.ts';
 
 /** How the reference perplexities were taken. */
-const CHARACTERS = 300_000;
+export const CHARACTERS = 300_000;
 
 /**
  * Perplexity of a text: its first characters are encoded whole and cut into windows of `window + 1` ids, one after

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RopePrecision } from '../../model/build-pack.ts';
 import type { Manifest, WeightFormat } from '../../pack/manifest.ts';
-import { nameOf, packCheckpoint } from '../pack-checkpoint.ts';
+import { nameOf, type PackOptions, packCheckpoint } from '../pack-checkpoint.ts';
 
 /** Makes a pack of a checkpoint in a folder of its own, runs `work`, removes the folder. */
 export async function withTemporaryPack<T>(
@@ -11,6 +11,7 @@ export async function withTemporaryPack<T>(
   weights: WeightFormat,
   work: (folder: string, manifest: Manifest) => Promise<T>,
   ropePrecision: RopePrecision = 'float32',
+  more: Partial<PackOptions> = {},
 ): Promise<T> {
   const parent = await mkdtemp(join(tmpdir(), 'potluck-eval-'));
   try {
@@ -24,6 +25,7 @@ export async function withTemporaryPack<T>(
       attentionParts: null,
       ropePrecision,
       onProgress: () => undefined,
+      ...more,
     };
     return await work(target, await packCheckpoint(options));
   } finally {

@@ -1,0 +1,74 @@
+import { join } from 'node:path';
+import type { Rounding } from '../../kernels/addon.ts';
+import type { Backend } from '../../kernels/backend.ts';
+import type { FileSystem } from '../../pack/file-system.ts';
+import type { ModelShape } from '../../pack/manifest.ts';
+import { LayerQuantizer, WINDOW_TOKENS } from './quantize-layers.ts';
+import { ResidualFile } from './residual-file.ts';
+
+/** Most calibration tokens: more than these measured no better. */
+export const QUANTIZER_TOKENS = 24_576;
+
+/** Files of a run, in its folder. */
+export const RESIDUAL_FILES = ['residuals-0.bin', 'residuals-1.bin'] as const;
+
+export interface QuantizePackOptions {
+  readonly shape: ModelShape;
+  readonly backend: Backend;
+  readonly rounding: Rounding;
+  readonly fileSystem: FileSystem;
+  /** Where residuals are kept while it runs. */
+  readonly folder: string;
+  readonly constants: ArrayBuffer;
+  readonly tokens: readonly number[];
+  readonly beginToken: number | null;
+  /** Layers that are done; their tiles are in the pack, and the residuals behind the last one in the folder. */
+  readonly layersDone: number;
+  /** Writes the embedding rows of `ids` to the start of `target`. */
+  readonly embed: (ids: readonly number[], target: Float32Array) => Promise<void>;
+  readonly layerTiles: (layer: number) => AsyncGenerator<Uint8Array>;
+  readonly headTiles: () => AsyncGenerator<Uint8Array>;
+  readonly addTile: (tile: Uint8Array) => Promise<void>;
+  /** The layer's tiles and its residuals are written; the constants have its scales. damage: in the order of layerBlocks. */
+  readonly onLayer: (layer: number, damage: readonly number[]) => Promise<void>;
+}
+
+/** Rounds all layers that are not done, and the head; the damage of the head. See LayerQuantizer. */
+export async function quantizePack(options: QuantizePackOptions): Promise<number[]> {
+  const { shape, fileSystem, folder, layersDone } = options;
+  const open = (name: string) => ResidualFile.open(fileSystem, join(folder, name), shape.width);
+  const residuals = [await open(RESIDUAL_FILES[0]), await open(RESIDUAL_FILES[1])] as const;
+  try {
+    const quantizer = new LayerQuantizer({
+      ...options,
+      residuals,
+      windows: calibrationWindows(options.tokens, options.beginToken, shape.context),
+    });
+    try {
+      if (layersDone === 0) await quantizer.embed(options.embed);
+      for (let layer = layersDone; layer < shape.layers; layer++) {
+        await options.onLayer(layer, await quantizer.layer(layer));
+      }
+      return await quantizer.head();
+    } finally {
+      quantizer.close();
+    }
+  } finally {
+    for (const file of residuals) await file.close();
+  }
+}
+
+/** Windows of one length, each behind the begin token; what does not fill the last is left out, unless it is the only one. */
+export function calibrationWindows(
+  tokens: readonly number[],
+  beginToken: number | null,
+  context: number,
+): number[][] {
+  const begin = beginToken === null ? [] : [beginToken];
+  const size = Math.min(WINDOW_TOKENS, context, tokens.length + begin.length) - begin.length;
+  const windows: number[][] = [];
+  const most = Math.floor(QUANTIZER_TOKENS / WINDOW_TOKENS);
+  for (let first = 0; first + size <= tokens.length && windows.length < most; first += size)
+    windows.push([...begin, ...tokens.slice(first, first + size)]);
+  return windows;
+}

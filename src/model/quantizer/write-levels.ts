@@ -1,0 +1,96 @@
+import type { Manifest, ModelShape } from '../../pack/manifest.ts';
+import type { PackWriter } from '../../pack/pack-writer.ts';
+import { constantPlace } from '../../pack/tile-shape.ts';
+import {
+  type ActivationLevels,
+  allBlocks,
+  chooseLevels,
+  headBlocks,
+  type LevelBlock,
+  layerBlocks,
+  shareInA4,
+} from './level-blocks.ts';
+import { vectorOf } from './round-tile.ts';
+
+type Tile = Pick<Manifest['tiles'][number], 'kind' | 'layer' | 'index'>;
+
+/** Writes the levels that `damage` (in the order of allBlocks) leads to into constants and tiles; the share in 4 bits. */
+export async function writeLevels(
+  s: ModelShape,
+  constants: ArrayBuffer,
+  writer: PackWriter,
+  damage: readonly number[],
+  levels: ActivationLevels,
+): Promise<number> {
+  const blocks = allBlocks(s);
+  const inA4 = chooseLevels(blocks, damage, levels);
+  setConstantLevels(s, constants, blocks, inA4);
+  for (const [tile, entry] of writer.tiles.entries()) {
+    const mine = blocksOfTile(blocks, entry).filter(i => inA4[i]);
+    if (mine.length === 0) continue;
+    const bytes = new Uint8Array(entry.bytes);
+    await writer.readTile(tile, bytes);
+    setTileLevels(s, bytes, entry, blocks, inA4);
+    await writer.replaceTile(tile, bytes);
+  }
+  return shareInA4(blocks, inA4);
+}
+
+/** Sets the levels that are kept among the constants. */
+export function setConstantLevels(
+  s: ModelShape,
+  constants: ArrayBuffer,
+  blocks: readonly LevelBlock[],
+  inA4: readonly boolean[],
+): void {
+  const floats = new Float32Array(constants);
+  for (const [i, { constant, layer, block }] of blocks.entries())
+    if (constant) floats[constantPlace(s, constant, Math.max(0, layer)).first + block] = inA4[i] ? 1 : 0;
+}
+
+/** Sets the levels that are kept in a tile. */
+export function setTileLevels(
+  s: ModelShape,
+  bytes: Uint8Array,
+  entry: Tile,
+  blocks: readonly LevelBlock[],
+  inA4: readonly boolean[],
+): void {
+  for (const i of blocksOfTile(blocks, entry)) {
+    const { tile, block } = blocks[i]!;
+    vectorOf(s, tile!.kind, tile!.vector, bytes)[block] = inA4[i] ? 1 : 0;
+  }
+}
+
+/** The levels that a pack has, in the order of allBlocks. readTile: the bytes of a tile. */
+export async function readLevels(
+  s: ModelShape,
+  constants: ArrayBuffer,
+  readTile: (tile: Tile) => Promise<Uint8Array>,
+): Promise<boolean[]> {
+  const floats = new Float32Array(constants);
+  const inA4: boolean[] = [];
+  const ofConstant = ({ constant, layer, block }: LevelBlock) =>
+    floats[constantPlace(s, constant!, Math.max(0, layer)).first + block] === 1;
+  for (let layer = 0; layer < s.layers; layer++) {
+    let bytes: Uint8Array | undefined;
+    let of: string | undefined;
+    for (const block of layerBlocks(s, layer)) {
+      if (!block.tile) {
+        inA4.push(ofConstant(block));
+        continue;
+      }
+      const { kind, index, vector } = block.tile;
+      if (of !== `${kind} ${index}`) bytes = await readTile({ kind, layer, index });
+      of = `${kind} ${index}`;
+      inA4.push(vectorOf(s, kind, vector, bytes!)[block.block] === 1);
+    }
+  }
+  return [...inA4, ...headBlocks(s).map(ofConstant)];
+}
+
+const blocksOfTile = (blocks: readonly LevelBlock[], entry: Tile): number[] =>
+  [...blocks.keys()].filter(i => {
+    const { tile, layer } = blocks[i]!;
+    return tile?.kind === entry.kind && tile.index === entry.index && layer === entry.layer;
+  });
