@@ -1,13 +1,6 @@
 import type { Half } from '../../kernels/backend.ts';
 import type { ModelShape, TileKind } from '../../pack/manifest.ts';
-import {
-  GROUP,
-  layerTileCount,
-  type Panel,
-  roundUp,
-  tilePanels,
-  tilesPerExpert,
-} from '../../pack/tile-shape.ts';
+import { layerTileCount, tilePanels, tilesPerExpert } from '../../pack/tile-shape.ts';
 
 export type LayerTileKind = Exclude<TileKind, 'head'>;
 
@@ -62,6 +55,3 @@ export const sourceShape = (s: ModelShape): ModelShape => ({
   hadamard: 0,
   kvBits: 32,
 });
-
-/** Rows of a padded panel: those that its matrix lacks are zero. */
-export const paddedGroups = (panel: Panel): number => roundUp(panel.columns, GROUP) / GROUP;

@@ -11,7 +11,6 @@ import type { ModelShape } from '../../pack/manifest.ts';
 import {
   constantPlace,
   GROUP,
-  layerTileCount,
   PAGE_POSITIONS,
   roundUp,
   tileBytes,
@@ -467,7 +466,3 @@ class HalfMemory implements HalfTiles {
     return kind === 'expert' ? Math.floor(index / tilesPerExpert(this.#shape)) : 0;
   }
 }
-
-/** Tiles of layer `layer`, of all kinds. */
-export const layerTiles = (s: ModelShape, layer: number): number =>
-  (['attention', 'ffn', 'expert'] as const).reduce((sum, kind) => sum + layerTileCount(s, kind, layer), 0);
