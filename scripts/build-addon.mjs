@@ -45,6 +45,7 @@ export const FILE_FLAGS = {
     ],
   },
   arm64: {
+    'crc32c_arm.cc': ['-march=armv8-a+crc'],
     'kernels_neon_dot.cc': ['-march=armv8.2-a+dotprod'],
     'kernels_neon_i8mm.cc': ['-march=armv8.2-a+dotprod+i8mm'],
   },

@@ -15,6 +15,7 @@ export type Processor = 'x64' | 'arm64';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const kernels = join(root, 'src/kernels/native');
+const disk = join(root, 'src/disk-io/native');
 const checks = join(root, 'test/kernels/native');
 
 const SOURCES: Record<Processor, readonly string[]> = {
@@ -34,7 +35,7 @@ const compilerOf = (processor: Processor): string => {
 function flagsOf(processor: Processor, name: string): readonly string[] {
   const own = name === 'kernels_avxvnni.cc' ? EVEX : (FILE_FLAGS[processor][name] ?? []);
   const names = processor === 'x64' ? [AS_EVEX] : [];
-  return [...FLAGS.filter(flag => flag !== '-O3'), '-O2', `-I${kernels}`, ...names, ...own];
+  return [...FLAGS.filter(flag => flag !== '-O3'), '-O2', `-I${kernels}`, `-I${disk}`, ...names, ...own];
 }
 
 interface Ended {
@@ -56,7 +57,7 @@ export const runProgram = (command: string, args: readonly string[]): Promise<En
 /** Everything that the program is made from. */
 function fingerprint(processor: Processor, version: string): string {
   const hash = createHash('sha256').update(version);
-  for (const folder of [kernels, checks])
+  for (const folder of [kernels, disk, checks])
     for (const name of readdirSync(folder).sort())
       hash
         .update(name)
@@ -83,7 +84,11 @@ export async function buildChecks(processor: Processor): Promise<string | null> 
   mkdirSync(folder);
   const named = ['reference.cc', 'variants.cc', 'cpu_features.cc', ...SOURCES[processor]];
   const harness = readdirSync(checks).filter(name => name.endsWith('.cc'));
-  const sources = [...named.map(name => join(kernels, name)), ...harness.map(name => join(checks, name))];
+  const sources = [
+    ...named.map(name => join(kernels, name)),
+    ...['crc32c.cc', 'crc32c_sse42.cc', 'crc32c_arm.cc'].map(name => join(disk, name)),
+    ...harness.map(name => join(checks, name)),
+  ];
   const objectOf = (source: string) => join(folder, `${basename(source)}.o`);
   const queue = [...sources];
   const worker = async () => {

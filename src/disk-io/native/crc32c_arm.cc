@@ -1,4 +1,4 @@
-// Not run by any test yet where the processor is x86.
+// Compiled with the instructions of CRC-32 (scripts/build-addon.mjs).
 #include "crc32c.h"
 
 #if (defined(__aarch64__) || defined(_M_ARM64)) && !defined(__AARCH64EB__)
@@ -6,25 +6,20 @@
 #if defined(_MSC_VER)
 #include <intrin.h>
 #include <windows.h>
-#define POTLUCK_CRC_TARGET
 #else
 #include <arm_acle.h>
-#if defined(__clang__)
-#define POTLUCK_CRC_TARGET __attribute__((target("crc")))
-#else
-#define POTLUCK_CRC_TARGET __attribute__((target("+crc")))
-#endif
 #if defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 #endif
+#define POTLUCK_CRC_TARGET
 
 namespace potluck {
 namespace {
 
-POTLUCK_CRC_TARGET inline uint32_t crc_word(uint32_t crc, uint64_t word) { return __crc32cd(crc, word); }
-POTLUCK_CRC_TARGET inline uint32_t crc_byte(uint32_t crc, uint8_t byte) { return __crc32cb(crc, byte); }
+inline uint32_t crc_word(uint32_t crc, uint64_t word) { return __crc32cd(crc, word); }
+inline uint32_t crc_byte(uint32_t crc, uint8_t byte) { return __crc32cb(crc, byte); }
 
 #include "crc32c_interleaved.h"
 

@@ -93,7 +93,13 @@ std::vector<DotProgram> find_programs() {
 
 #elif defined(__aarch64__)
 
-__attribute__((target("arch=armv8.2-a+i8mm"))) void smmla(int64_t rounds) {
+#if defined(__clang__)
+#define POTLUCK_WITH(feature) __attribute__((target(feature)))
+#else
+#define POTLUCK_WITH(feature) __attribute__((target("arch=armv8.2-a+" feature)))
+#endif
+
+POTLUCK_WITH("i8mm") void smmla(int64_t rounds) {
   const int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(-5);
   int32x4_t sum[kChains] = {};
   for (int64_t r = 0; r < rounds; r++) {
@@ -103,7 +109,7 @@ __attribute__((target("arch=armv8.2-a+i8mm"))) void smmla(int64_t rounds) {
   }
 }
 
-__attribute__((target("arch=armv8.2-a+dotprod"))) void sdot(int64_t rounds) {
+POTLUCK_WITH("dotprod") void sdot(int64_t rounds) {
   const int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(-5);
   int32x4_t sum[kChains] = {};
   for (int64_t r = 0; r < rounds; r++) {

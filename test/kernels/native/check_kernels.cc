@@ -64,7 +64,8 @@ int check_all() {
   check_products(checks);
   check_stores(checks);
   check_attention(checks);
-  bool fine = data_varied(checks) && !checks.subjects().empty();
+  bool fine = check_crc();
+  fine = data_varied(checks) && !checks.subjects().empty() && fine;
   if (checks.subjects().empty()) std::printf("no variant ran\n");
   for (const Subject& s : checks.subjects()) {
     fine = fine && s.different == 0;

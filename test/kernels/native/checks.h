@@ -72,4 +72,7 @@ void check_products(Checks& checks);
 void check_stores(Checks& checks);
 void check_attention(Checks& checks);
 
+// Of src/disk-io: it has files for instruction sets too. Says what differs; true where nothing does.
+bool check_crc();
+
 }  // namespace potluck
