@@ -1,5 +1,6 @@
 #include "test_calls.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -267,14 +268,14 @@ napi_value test_attention(napi_env env, napi_callback_info info) {
   const int64_t heads = a.integer(1, 64), dim = a.integer(2, 1024);
   uint8_t* kv = a.array<uint8_t>(napi_uint8_array, 0, &kv_bytes);
   int32_t* pages = a.array<int32_t>(napi_int32_array, 1, &page_count);
-  const int64_t positions = a.integer(1, int64_t(page_count) * kPage), first = a.integer(0, positions - 1);
+  const int64_t positions = a.integer(1, std::min(int64_t(page_count) * kPage, kMost)), first = a.integer(0, positions - 1);
   const float soft_cap = a.number();
   float* out = a.floats(size_t(heads * dim), &any);
   if (!a.ok) return nullptr;
   const NibbleKv nibbles{int(dim), int(format / 4)};
   const size_t page_bytes = format <= 8 ? nibbles.bytes() : size_t(dim) * 2 * kPage * size_t(format / 8);
   bool inside = n >= size_t(heads * dim) && (format == 4 || format == 8 || format == 16 || format == 32);
-  for (size_t i = 0; i < page_count; i++) inside = inside && pages[i] >= 0 && size_t(pages[i] + 1) * page_bytes <= kv_bytes;
+  for (size_t i = 0; i < page_count; i++) inside = inside && pages[i] >= 0 && (size_t(pages[i]) + 1) * page_bytes <= kv_bytes;
   if (!inside) {
     throw_range(env, "format, q or pages", "is out of range");
     return nullptr;
