@@ -258,6 +258,19 @@ describe('lifetime', () => {
     );
   });
 
+  it('knows the kernels of every processor, and refuses by name those that cannot run here', () => {
+    const { available, unavailable } = addon.kernels();
+    const names = [...available, ...unavailable.map(({ name }) => name)].sort();
+    const x86 = ['avx2', 'avx-vnni', 'avx512-vnni'];
+    const arm = ['neon', 'neon-dot', 'neon-i8mm'];
+    expect(names).toEqual(['reference', ...x86, ...arm].sort());
+    expect(available.at(-1)).toBe('reference');
+    for (const { name, reason } of unavailable)
+      expect(() => createNativeBackend(addon, { threads: 1, kernel: name })).toThrow(
+        expect.objectContaining({ code: 'KERNEL_UNKNOWN', message: expect.stringContaining(reason) }),
+      );
+  });
+
   it.each(variants)('takes %s from POTLUCK_KERNEL', kernel => {
     const before = process.env.POTLUCK_KERNEL;
     process.env.POTLUCK_KERNEL = kernel;
