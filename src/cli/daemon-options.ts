@@ -26,6 +26,7 @@ export interface UpFlags {
   readonly backend: DaemonOptions['backend'];
   readonly kernel?: string;
   readonly window?: number;
+  readonly disk?: number;
 }
 
 /** What the defaults depend on. */
@@ -71,6 +72,7 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
     backend: flags.backend,
     kernel: flags.kernel ?? null,
     windowBytes: flags.window ?? null,
+    diskBytes: flags.disk ?? null,
   };
 }
 

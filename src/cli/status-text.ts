@@ -13,6 +13,7 @@ export function statusText(status: DaemonStatus): string {
     '',
     ...textTable([DEVICE_HEADER, ...status.devices.map(each => deviceRow(each, each.id === device.id))]),
     ...expertLines(status.devices),
+    ...memoryLines(status),
     ...workLines(status),
     ...status.notes.map(note => `Note: ${note}`),
   ];
@@ -74,6 +75,28 @@ function expertLines(devices: readonly DeviceStatus[]): string[] {
     const held = `${formatBytes(experts.heldBytes)} of ${formatBytes(experts.totalBytes)} held`;
     return [`Experts on ${name}: ${rate}, ${held}, ${formatBytes(experts.streamedBytes)} read`];
   });
+}
+
+/** The account of the device that answers, beside what the operating system counts for its process. */
+function memoryLines({ device, devices }: DaemonStatus): string[] {
+  const own = devices.find(({ id }) => id === device.id);
+  const memory = own?.memory;
+  const parts = Object.entries(memory?.account ?? {});
+  if (!memory || parts.length === 0) return [];
+  const sum = parts.reduce((total, [, bytes]) => total + bytes, 0);
+  const lines = [
+    '',
+    `Memory   ${parts.map(([what, bytes]) => `${what} ${formatBytes(bytes)}`).join(', ')}`,
+    `         ${formatBytes(sum)} in all${memory.budgetBytes === null ? '' : ` of ${formatBytes(memory.budgetBytes)}`}; ` +
+      `the system counts ${formatBytes(memory.residentBytes)}, ${formatBytes(memory.highWaterBytes)} at the highest`,
+  ];
+  const window = own.window;
+  if (window && window.streamedBytesPerPass > 0)
+    lines.push(
+      `Window   ${formatBytes(window.pinnedBytes)} stay, ${formatBytes(window.streamedBytesPerPass)} a pass stream through ` +
+        `${formatBytes(window.ringBytes)} (${window.how})`,
+    );
+  return lines;
 }
 
 function workLines({ engine, allreduce, saturated }: DaemonStatus): string[] {

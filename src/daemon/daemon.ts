@@ -41,6 +41,8 @@ const LOOK_MILLISECONDS = 500;
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 /** Manifest, constants and tokenizer of a model come from another device within this time. */
 const RECEIVE_MILLISECONDS = 60_000;
+/** One tile comes from another device within this time. */
+const RECOVER_MILLISECONDS = 20_000;
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
@@ -111,6 +113,7 @@ class Daemon {
       runner: this.#runner,
       arrivals: this.#arrivals,
       keeper: this.#keeper,
+      recover: (model, tile, signal) => this.#recoverTile(model, tile, signal),
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
@@ -328,6 +331,26 @@ class Daemon {
     } catch (error) {
       this.#log.warn(asPotluckError(error).message);
     }
+  }
+
+  /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. */
+  async #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
+    let last: unknown = new PotluckError('DEVICE_LOST', 'No other device is here.');
+    for (const { host, linkPort, name } of this.#running().view().members) {
+      const late = AbortSignal.any([signal, AbortSignal.timeout(RECOVER_MILLISECONDS)]);
+      try {
+        await this.#store.refetch(model, tile, httpGetter(host, linkPort), late);
+        this.#log.warn(
+          `Tile ${tile} of ${model.manifest.name} was lost or wrong here: fetched from ${name}.`,
+        );
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        last = error;
+        if (asPotluckError(error).code === 'DISK_WRITE') break;
+      }
+    }
+    throw last;
   }
 
   #hubEngine(): HubEngine {

@@ -117,10 +117,10 @@ export class MemoryKeeper {
   }
 
   close(): void {
+    this.look();
     this.#open = null;
     this.#accounted = null;
     this.#over = null;
-    this.#regionsBefore = 0;
   }
 
   /** Before a pass that writes KV pages up to `pages`: tiles make room for those that were never written. */

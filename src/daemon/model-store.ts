@@ -6,6 +6,7 @@ import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
+import { PlanTiles } from '../pack/plan-tiles.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
 import { TileCache } from '../pack/tile-cache.ts';
 import { TIMERS } from './timers.ts';
@@ -36,8 +37,10 @@ const RETRY_MILLISECONDS = 5000;
 /** The name under which the constants blob is served and kept. */
 export const CONSTANTS_FILE = 'constants.bin';
 
-/** Where packs are looked for. */
+/** Where packs are looked for, and what of the disk may be used. */
 export interface PackPlaces {
+  /** Most bytes of tiles that came from other devices; null: as many as the disk holds. */
+  readonly diskBytes: number | null;
   /** Folder of the pack that is served unless another model is asked for; 'none': no pack is offered. */
   readonly model: string | 'none';
   /** Folder of further packs, each in a folder of its own; null: none. */
@@ -54,6 +57,11 @@ export class ModelStore {
   readonly #received = new Map<string, LocalModel>();
   /** Models that are being received. */
   readonly #receiving = new Map<string, Promise<LocalModel>>();
+  /** Tiles of packs whose bytes here are lost or wrong, by hash: the cache has others. */
+  readonly #lost = new Set<string>();
+  readonly #planTiles = new PlanTiles();
+  /** Tiles of the plan in use. */
+  #inUse: ReadonlySet<string> = new Set();
   /** Packs that could not be opened, why, and when: one that is just being copied is whole later. */
   readonly #broken = new Map<string, { readonly message: string; readonly at: number }>();
 
@@ -72,9 +80,14 @@ export class ModelStore {
   ): Promise<ModelStore> {
     const { model } = places;
     const packs = new Map<string, LocalModel>();
-    if (model !== 'none') packs.set(resolve(model), fromFolder(await openPackFolder(fs, model)));
     const cache = await TileCache.open({ fileSystem: fs, folder: join(dataFolder, 'tiles'), crc32c });
     const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
+    try {
+      if (model !== 'none') packs.set(resolve(model), store.#fromFolder(await openPackFolder(fs, model)));
+    } catch (error) {
+      await cache.close();
+      throw error;
+    }
     await store.look();
     return store;
   }
@@ -104,7 +117,7 @@ export class ModelStore {
       const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
       if (this.#packs.has(folder) || TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
       try {
-        this.#packs.set(folder, fromFolder(await openPackFolder(fs, folder)));
+        this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
         this.#broken.delete(folder);
         changed = true;
       } catch (error) {
@@ -194,11 +207,69 @@ export class ModelStore {
         .map(tile => [model.manifest.tiles[tile]!.sha256, model.manifest.tiles[tile]!.bytes]),
     );
     const list = [...missing].map(([hash, bytes]) => ({ hash, bytes }));
+    const wanted = tiles.map(tile => model.manifest.tiles[tile]!.sha256);
+    await this.#makeRoom(wanted, sumOf(list));
+    this.#planTiles.use(planKey(model.id, wanted), wanted);
     await fetchTiles(list, path => get(path, signal), this.cache, onProgress, signal);
+  }
+
+  /** These tiles of a model are in use from now on: none of them makes room for others. */
+  use(model: LocalModel, tiles: readonly number[]): void {
+    const hashes = tiles.map(tile => model.manifest.tiles[tile]!.sha256);
+    this.#inUse = new Set(hashes);
+    this.#planTiles.use(planKey(model.id, hashes), hashes);
+  }
+
+  /** Fetches a tile whose bytes here are lost or wrong; `locate` then finds it in the cache. */
+  async refetch(model: LocalModel, tile: number, get: HttpGet, signal: AbortSignal): Promise<void> {
+    const { sha256: hash, bytes } = model.manifest.tiles[tile]!;
+    await this.cache.remove([hash]);
+    await fetchTiles(
+      [{ hash, bytes }],
+      path => get(path, signal),
+      this.cache,
+      () => undefined,
+      signal,
+    );
+    this.#lost.add(hash);
+  }
+
+  /** Removes tiles of plans used longest ago until `bytes` more fit. Rejects with DISK_WRITE where they cannot. */
+  async #makeRoom(wanted: readonly string[], bytes: number): Promise<void> {
+    const limit = this.#places.diskBytes;
+    const over = limit === null ? 0 : this.cache.bytes + bytes - limit;
+    if (over <= 0) return;
+    const victims = this.#planTiles.victims(this.cache.sizes(), over, new Set([...wanted, ...this.#inUse]));
+    if (victims.bytes < over)
+      throw new PotluckError(
+        'DISK_WRITE',
+        `--disk ${limit} bytes are too few: this device's tiles take ${limit! + over - victims.bytes}. Give it more of the disk.`,
+      );
+    await this.cache.remove(victims.hashes);
   }
 
   close(): Promise<void> {
     return this.cache.close();
+  }
+
+  #fromFolder(pack: PackFolder): LocalModel {
+    const { tiles } = pack.manifest;
+    return {
+      id: pack.id,
+      manifest: pack.manifest,
+      manifestBytes: pack.manifestBytes,
+      constants: pack.constants,
+      readFile: name => pack.readFile(name),
+      locate: tile => {
+        const entry = tiles[tile];
+        if (entry && this.#lost.has(entry.sha256)) return this.cache.locate(entry.sha256);
+        return (
+          entry && { path: pack.tilesPath, offset: entry.offset, bytes: entry.bytes, crc32c: entry.crc32c }
+        );
+      },
+      tileOf: tileFinder(pack.manifest),
+      packPath: pack.tilesPath,
+    };
   }
 
   /** A file of a model: from this disk, or fetched and then kept. */
@@ -242,24 +313,12 @@ export class ModelStore {
   }
 }
 
-function fromFolder(pack: PackFolder): LocalModel {
-  const { tiles } = pack.manifest;
-  return {
-    id: pack.id,
-    manifest: pack.manifest,
-    manifestBytes: pack.manifestBytes,
-    constants: pack.constants,
-    readFile: name => pack.readFile(name),
-    locate: tile => {
-      const entry = tiles[tile];
-      return (
-        entry && { path: pack.tilesPath, offset: entry.offset, bytes: entry.bytes, crc32c: entry.crc32c }
-      );
-    },
-    tileOf: tileFinder(pack.manifest),
-    packPath: pack.tilesPath,
-  };
-}
+const sumOf = (tiles: readonly { readonly bytes: number }[]): number =>
+  tiles.reduce((sum, { bytes }) => sum + bytes, 0);
+
+/** Names a device's part of a plan, whatever its number: the same part again is the same plan. */
+const planKey = (modelId: string, hashes: readonly string[]): string =>
+  `${modelId} ${createHash('sha256').update(hashes.join()).digest('hex')}`;
 
 /** Finds tiles by their hash; its index is made at the first call. */
 function tileFinder({ tiles }: Manifest): (sha256: string) => number | undefined {

@@ -36,6 +36,8 @@ export interface DaemonOptions {
   readonly kernel: string | null;
   /** Most bytes of tiles in memory, whatever `memory` leaves; null: no further limit. */
   readonly windowBytes: number | null;
+  /** Most bytes on disk of tiles that came from other devices; null: no limit. */
+  readonly diskBytes: number | null;
 }
 
 /** What `startDaemon` resolves to, once both ports listen. */

@@ -37,6 +37,8 @@ export interface PlanHostOptions {
   readonly runner: PlanRunner;
   readonly arrivals: TensorArrivals;
   readonly keeper: MemoryKeeper;
+  /** Gets a tile whose bytes here are lost or wrong from another device. Rejects where none has it. */
+  recover(model: LocalModel, tile: number, signal: AbortSignal): Promise<void>;
   /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
   onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
@@ -85,7 +87,9 @@ export class PlanHost {
       for (const free of resources.splice(0).reverse()) await free();
     };
     try {
-      const tiles = deviceTiles(model.manifest, tilesOf(plan, index));
+      const own = tilesOf(plan, index);
+      this.#options.store.use(model, own);
+      const tiles = deviceTiles(model.manifest, own);
       const part = await this.#openDevice(model, tiles, resources);
       signal.throwIfAborted();
       const star =
@@ -130,7 +134,8 @@ export class PlanHost {
     const constants = backend.allocate(model.constants.byteLength);
     resources.push(() => backend.release(constants));
     new Uint8Array(constants).set(new Uint8Array(model.constants));
-    const source = this.#source(model);
+    const closing = new AbortController();
+    const source = this.#source(model, closing.signal);
     const { memory, window, experts, kvPages, needs } = openTileMemory({
       ...{ backend, keeper, model, tiles, source, diskRate: this.#diskRate },
     });
@@ -141,6 +146,7 @@ export class PlanHost {
       onPass: pages => keeper.beginPass(pages),
     });
     resources.push(() => device.close());
+    resources.push(() => closing.abort(new PotluckError('STOPPED', 'The plan ends.')));
     resources.push(() => keeper.close());
     keeper.open({ ...needs, activationBytes: device.model.activationBytes });
     await window.start();
@@ -148,12 +154,15 @@ export class PlanHost {
     return { device, source };
   }
 
-  #source(model: LocalModel): TileSource {
-    const { disk } = this.#options;
-    const locate = (tile: number) => model.locate(tile);
+  #source(model: LocalModel, signal: AbortSignal): TileSource {
+    const { disk, recover } = this.#options;
+    const options = {
+      locate: (tile: number) => model.locate(tile),
+      recover: (tile: number) => recover(model, tile, signal),
+    };
     return disk
-      ? createNativeTileSource(disk, { threads: READ_THREADS, locate })
-      : createFileTileSource({ open: path => openFile(path, 'r'), locate, now: microseconds });
+      ? createNativeTileSource(disk, { threads: READ_THREADS, ...options })
+      : createFileTileSource({ open: path => openFile(path, 'r'), now: microseconds, ...options });
   }
 
   /** The rate that reads of this plan had is what the next one is planned with. */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import {
+  describeError,
   errorNumber,
   type FileSystem,
   type OpenFile,
@@ -38,10 +39,10 @@ const STALE_LINES = 1000;
  */
 export class TileCache {
   readonly #options: TileCacheOptions;
-  readonly #data: OpenFile;
+  #data: OpenFile;
   readonly #journal: OpenFile;
   readonly #slots: Map<string, Slot>;
-  readonly #space: SlotSpace;
+  #space: SlotSpace;
   #journalEnd: number;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
@@ -115,6 +116,11 @@ export class TileCache {
     return [...this.#slots.keys()];
   }
 
+  /** Bytes of each tile that is here, by hash, oldest first. */
+  sizes(): Map<string, number> {
+    return new Map([...this.#slots].map(([hash, { bytes }]) => [hash, bytes]));
+  }
+
   /**
    * Keeps a tile (a multiple of 4096 bytes); resolves when it would survive a loss of power. Rejects with TILE_CORRUPT
    * where the bytes do not have that hash, and with DISK_WRITE.
@@ -161,7 +167,20 @@ export class TileCache {
     });
   }
 
+  /** Forgets every tile and begins another file where somebody removed the one that is open: what is written there is lost. */
+  async #renewIfLost(): Promise<void> {
+    const { fileSystem } = this.#options;
+    if (await isThere(fileSystem, this.#dataPath)) return;
+    await this.#append([...this.#slots.keys()].map(removeLine).join(''));
+    this.#slots.clear();
+    this.#space = new SlotSpace([]);
+    const lost = this.#data;
+    this.#data = await openOrMake(fileSystem, this.#dataPath);
+    await lost.close();
+  }
+
   async #put(hash: string, bytes: Uint8Array): Promise<void> {
+    await this.#renewIfLost();
     if (this.#slots.has(hash)) return;
     const offset = this.#space.take(bytes.length);
     const slot: Slot = { offset, bytes: bytes.length, crc32c: this.#options.crc32c(bytes, 0) };
@@ -192,6 +211,16 @@ export class TileCache {
     });
     this.#last = result.catch(() => undefined);
     return result;
+  }
+}
+
+async function isThere(fileSystem: FileSystem, path: string): Promise<boolean> {
+  try {
+    await fileSystem.stat(path);
+    return true;
+  } catch (error) {
+    if (errorNumber(error) === 'ENOENT') return false;
+    throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
   }
 }
 

@@ -42,6 +42,7 @@ test('defaults', async () => {
     advertiseHost: null,
     maxTokens: null,
     windowBytes: null,
+    diskBytes: null,
   });
   expect(options.threads).toBeGreaterThan(0);
   expect(options.name).not.toBe('');

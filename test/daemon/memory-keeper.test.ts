@@ -103,6 +103,18 @@ describe('the keeper of memory', () => {
     expect(world.window).toBe(before - 9 * MIB);
   });
 
+  test('the memory of a plan that ended is not taken for the process', () => {
+    const { world, keeper, begin } = machine(400 * MIB);
+    begin();
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    world.spike = 1 * MIB;
+    keeper.close();
+    const first = world.window;
+    world.window = 0;
+    begin();
+    expect(world.window).toBeGreaterThan(first - 16 * MIB);
+  });
+
   test('KV pages take room from tiles before they are written', () => {
     const { world, keeper, begin, resident } = machine(300 * MIB);
     const { mostKvPages } = begin();

@@ -40,7 +40,11 @@ afterEach(async () => {
 });
 
 async function open(model: string): Promise<ModelStore> {
-  store = await ModelStore.open({ model, modelsFolder: folder }, await mkdtemp(join(root, 'data-')), crc32c);
+  store = await ModelStore.open(
+    { model, modelsFolder: folder, diskBytes: null },
+    await mkdtemp(join(root, 'data-')),
+    crc32c,
+  );
   return store;
 }
 

@@ -35,6 +35,9 @@ export function addUpCommand(program: Command): void {
     .option('--window <size>', 'most memory for weights; the rest streams from disk', text =>
       parseBytes('--window', text),
     )
+    .option('--disk <size>', 'most disk for tiles that come from other devices, such as 20G', text =>
+      parseBytes('--disk', text),
+    )
     .option('--threads <n>', 'threads that compute (default: one for each core)', text =>
       parseInteger('--threads', text, 1, 1024),
     )

@@ -1,0 +1,87 @@
+import { cp, mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+import { generate } from '../../src/cli/api-client.ts';
+import type { Emulation } from '../../src/cli/emulate/emulation.ts';
+import { startEmulation } from '../../src/cli/emulate/emulation.ts';
+import { builtInModel } from '../../src/cli/project.ts';
+import { emulated, promptTokens } from './emulated.ts';
+
+const ask = async (emulation: Emulation): Promise<readonly number[]> =>
+  (await generate(await emulation.hubUrl(), promptTokens(20), 12, [])).tokens;
+
+/** Folder that a daemon keeps its things in. */
+async function dataFolder(pid: number): Promise<string> {
+  const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+  return args[args.indexOf('--data') + 1]!;
+}
+
+/** Flips a bit in every 64 KiB of a file. */
+async function damage(path: string): Promise<void> {
+  const file = await open(path, 'r+');
+  try {
+    const { size } = await file.stat();
+    const one = Buffer.alloc(1);
+    for (let at = 1000; at < size; at += 64 << 10) {
+      await file.read(one, 0, 1, at);
+      one[0]! ^= 8;
+      await file.write(one, 0, 1, at);
+    }
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+test.skipIf(process.platform !== 'linux')(
+  'tiles that are damaged, cut off or deleted under a running spoke come from the hub again, with the same answer',
+  { timeout: 90_000 },
+  () =>
+    emulated({ devices: 2, window: 2 << 20 }, async emulation => {
+      const answer = await ask(emulation);
+      const spoke = emulation.devices[1]!;
+      const tiles = join(await dataFolder(spoke.pid), 'tiles', 'tiles.bin');
+      const recovered = async (): Promise<number> => {
+        const { devices, device } = await emulation.status(1);
+        return devices.find(({ id }) => id === device.id)!.window!.recovered;
+      };
+      await damage(tiles);
+      expect(await ask(emulation)).toEqual(answer);
+      const damaged = await recovered();
+      expect(damaged).toBeGreaterThan(0);
+      await truncate(tiles, 100_000);
+      expect(await ask(emulation)).toEqual(answer);
+      const cut = await recovered();
+      expect(cut).toBeGreaterThan(damaged);
+      await rm(tiles);
+      expect(await ask(emulation)).toEqual(answer);
+      expect(await ask(emulation)).toEqual(answer);
+    }),
+);
+
+test('a pack damaged under a device alone is a clear error to the request, and no more once it is mended', {
+  timeout: 60_000,
+}, async () => {
+  const model = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
+  onTestFinished(() => rm(model, { recursive: true, force: true }));
+  await cp(builtInModel(), model, { recursive: true });
+  const tiles = join(model, 'tiles.bin');
+  const emulation = await startEmulation({
+    model,
+    devices: 1,
+    threads: 1,
+    window: 2 << 20,
+    deadline: 60_000,
+  });
+  onTestFinished(() => emulation.stop());
+  const answer = await ask(emulation);
+  const whole = await readFile(tiles);
+  await damage(tiles);
+  await expect(ask(emulation)).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
+  await truncate(tiles, whole.length >> 1);
+  await expect(ask(emulation)).rejects.toThrow(/tile \d+|ends/i);
+  await writeFile(tiles, whole);
+  expect(await ask(emulation)).toEqual(answer);
+  expect((await emulation.status(0)).state).toBe('serving');
+});

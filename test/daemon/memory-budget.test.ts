@@ -1,0 +1,135 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import OpenAI from 'openai';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { fetchStatus, generate } from '../../src/cli/api-client.ts';
+import { compiledMain } from '../../src/cli/project.ts';
+import { emulated, promptTokens } from './emulated.ts';
+import { type MemoryGroup, makeMemoryGroup } from './memory-group.ts';
+
+const MIB = 1 << 20;
+const cluster = `budget-${process.pid}`;
+
+interface Daemon {
+  readonly child: ChildProcess;
+  readonly apiUrl: string;
+  readonly linkPort: number;
+}
+
+/** A daemon that is in the group before it runs its first line. */
+async function up(group: MemoryGroup | null, ...args: string[]): Promise<Daemon> {
+  const folder = mkdtempSync(join(tmpdir(), 'potluck-budget-'));
+  const command = [compiledMain(), 'up', '--child', '--no-discovery', '--port', '0', '--link-port', '0'];
+  const child = spawn(
+    '/bin/sh',
+    [
+      '-c',
+      'read go; exec "$0" "$@"',
+      process.execPath,
+      ...command,
+      '--cluster',
+      cluster,
+      '--data',
+      folder,
+      ...args,
+    ],
+    { stdio: ['pipe', 'pipe', 'inherit'] },
+  );
+  onTestFinished(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.stdin!.end();
+      await once(child, 'exit');
+    }
+    rmSync(folder, { recursive: true, force: true });
+  });
+  group?.add(child.pid!);
+  child.stdin!.write('go\n');
+  const [line] = await once(createInterface({ input: child.stdout! }), 'line');
+  const { apiUrl, linkPort } = JSON.parse(String(line));
+  return { child, apiUrl, linkPort };
+}
+
+/** The least that a daemon alone says it needs, in MiB. */
+async function leastMemory(): Promise<number> {
+  const child = spawn(process.execPath, [
+    ...[compiledMain(), 'up', '--no-discovery', '--port', '0', '--memory', '16M'],
+    ...['--data', join(tmpdir(), `potluck-least-${process.pid}`)],
+  ]);
+  let said = '';
+  child.stderr.on('data', data => {
+    said += data;
+  });
+  await once(child, 'exit');
+  rmSync(join(tmpdir(), `potluck-least-${process.pid}`), { recursive: true, force: true });
+  return Number(/at least (\d+) MiB/.exec(said)?.[1]);
+}
+
+const highWater = (pid: number): number =>
+  1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+
+const serving = (url: string, devices: number) =>
+  expect
+    .poll(
+      async () => {
+        const { state, devices: all } = await fetchStatus(url);
+        return state === 'serving' && all.filter(({ role }) => role !== 'waiting').length === devices;
+      },
+      { timeout: 20_000 },
+    )
+    .toBe(true);
+
+async function chat(url: string): Promise<void> {
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
+  const messages = [{ role: 'user' as const, content: 'Tell me a long story about a fox and a crow.' }];
+  await client.chat.completions.create({ model: 'default', messages, max_tokens: 60 });
+}
+
+describe.skipIf(process.platform !== 'linux')('the budget holds', () => {
+  test('in every phase, in a memory group of exactly that size where one can be made', {
+    timeout: 90_000,
+  }, async () => {
+    const budget = ((await leastMemory()) + 4) * MIB;
+    const group = makeMemoryGroup(`potluck-test-${process.pid}`, budget);
+    if (group) onTestFinished(() => group.remove());
+    const { child, apiUrl, linkPort } = await up(group, '--memory', `${budget / MIB}M`);
+    await serving(apiUrl, 1);
+    // Prompt, long generation, several at once, a chat.
+    await generate(apiUrl, promptTokens(900), 8, []);
+    const long = await generate(apiUrl, promptTokens(16), 400, []);
+    expect(long.tokens).toHaveLength(400);
+    await Promise.all([1, 2, 3, 4].map(salt => generate(apiUrl, promptTokens(40 + salt), 60, [])));
+    await chat(apiUrl);
+    // Another device joins: a plan of two, then of one again.
+    const other = await up(null, '--model', 'none', '--peer', `127.0.0.1:${linkPort}`);
+    await serving(apiUrl, 2);
+    await generate(apiUrl, promptTokens(300), 40, []);
+    other.child.kill('SIGKILL');
+    await serving(apiUrl, 1);
+    expect(await generate(apiUrl, promptTokens(16), 400, [])).toEqual(long);
+    expect(child.signalCode).toBe(null);
+    expect(group?.kills() ?? 0).toBe(0);
+    expect(highWater(child.pid!)).toBeLessThanOrEqual(budget);
+    const { devices } = await fetchStatus(apiUrl);
+    const { account, budgetBytes, highWaterBytes } = devices[0]!.memory!;
+    expect(Object.values(account).reduce((sum, bytes) => sum + bytes, 0)).toBeLessThanOrEqual(budgetBytes!);
+    expect(highWaterBytes).toBe(highWater(child.pid!));
+  });
+
+  test('of every emulated device, each its own', { timeout: 60_000 }, async () => {
+    const memory = ((await leastMemory()) + 8) * MIB;
+    await emulated({ devices: 2, memory }, async emulation => {
+      await generate(await emulation.hubUrl(), promptTokens(300), 120, []);
+      for (const [i, { pid }] of emulation.devices.entries()) {
+        const { devices, device } = await emulation.status(i);
+        const own = devices.find(({ id }) => id === device.id)!.memory!;
+        expect(own.budgetBytes).toBe(memory);
+        expect(highWater(pid)).toBeLessThanOrEqual(memory);
+        expect(own.residentBytes).toBeLessThanOrEqual(own.highWaterBytes);
+      }
+    });
+  });
+});
