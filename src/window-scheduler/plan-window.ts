@@ -33,13 +33,11 @@ export class MemoryTooSmallError extends PotluckError {
 const MOST_RUN_BYTES = 4 << 20;
 /** The ring covers this long a pause of compute at the disk's rate; measured, a ring that fits the last cache (24 MiB) is up to
  *  20 % slower: reads then go over bytes that the caches still hold. */
-const RING_SECONDS = 0.024;
+const RING_SECONDS = 0.036;
 /** What a disk is taken to do before it was measured, in bytes a second. */
 const USUAL_DISK_RATE = 2e9;
 /** Runs in the ring where memory allows: one in use, the others on their way. */
 const LEAST_RING_RUNS = 4;
-/** The ring takes no more than this part of the budget for tiles, beyond the least. */
-const MOST_RING_SHARE = 0.5;
 const ALIGNMENT = 4096;
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -66,11 +64,10 @@ export function planWindow(
 ): WindowPlan {
   const least = leastWindowBytes(tiles);
   if (budget < least) throw tooSmall(tiles, budget, least);
-  // Runs so small that several fit the ring.
-  const ringMost = Math.max(least, budget * MOST_RING_SHARE);
-  const runs = makeRuns(tiles, Math.min(MOST_RUN_BYTES, ringMost / LEAST_RING_RUNS));
+  // Runs so small that several fit the ring. A small budget is all ring: that is worth more than pinning a little.
+  const runs = makeRuns(tiles, Math.min(MOST_RUN_BYTES, budget / LEAST_RING_RUNS));
   const ring = Math.max(LEAST_RING_RUNS * largestOf(runs), (diskRate ?? USUAL_DISK_RATE) * RING_SECONDS);
-  const ringBytes = roundUp(Math.max(least, Math.min(ring, ringMost, sum(tiles))));
+  const ringBytes = roundUp(Math.max(least, Math.min(ring, budget, sum(tiles))));
   return {
     runs,
     pinOrder: spreadOrder(runs.length),

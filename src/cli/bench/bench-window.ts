@@ -39,7 +39,8 @@ export interface WindowBench {
   readonly tokensPerSecond: number;
   /** Streamed bytes of all devices, over the raw rate: the floor of a token, and how far above it one is. */
   readonly diskSecondsPerToken: number;
-  readonly tokenOverDisk: number;
+  /** Null where nothing streams. */
+  readonly tokenOverDisk: number | null;
   readonly predictedTokensPerSecond: number;
   /** Of TPI-LLM's steady state. */
   readonly loose: boolean;
@@ -53,20 +54,25 @@ export interface WindowBench {
   readonly cpuSecondsPerGiB: number;
   /** A prompt of 256 tokens reads the streamed weights this often. */
   readonly promptReads: number | null;
-  /** Tokens a second of four requests together, over one. */
-  readonly fourOverOne: number;
+  /** Tokens a second of four requests together, over one; null where a token takes seconds. */
+  readonly fourOverOne: number | null;
 }
 
 const RAW_BYTES = 1 << 29;
-/** Pairs of one request and four. */
+/** Pairs of one request and four, and the tokens of each. */
 const FOUR_RUNS = 3;
+const FOUR_TOKENS = 32;
+/** A slower token than this, in seconds: four requests would take too long to measure. */
+const SLOW_TOKEN = 2;
+/** Devices get their tiles within this time. */
+const READY_MILLISECONDS = 900_000;
 const PROMPT_TOKENS = 256;
 
 /** Measures one setting, raw reads of the same file before and after each run. Rejects where devices do not start. */
 export async function benchWindow(options: WindowBenchOptions, signal: AbortSignal): Promise<WindowBench> {
   const { pack, memory, devices, threads } = options;
   const emulation = {
-    ...{ devices, model: pack.folder },
+    ...{ devices, model: pack.folder, deadline: READY_MILLISECONDS },
     ...(memory === null ? {} : { memory }),
     ...(threads === undefined ? {} : { threads }),
   };
@@ -118,7 +124,8 @@ class Measurement {
     }
     const after = await this.#devices();
     const prompt = await this.#promptReads(url);
-    const four = await this.#fourOverOne(url, Math.max(16, tokens));
+    const slow = warm.seconds / warm.tokens > SLOW_TOKEN;
+    const four = slow ? null : await this.#fourOverOne(url, FOUR_TOKENS);
     return this.#report({ spans, raw, how, before, after, prompt, four, last: await this.#devices() });
   }
 
@@ -188,7 +195,7 @@ class Measurement {
     readonly after: readonly DeviceStatus[];
     readonly last: readonly DeviceStatus[];
     readonly prompt: number | null;
-    readonly four: number;
+    readonly four: number | null;
   }): WindowBench {
     const { spans, raw, before, after, last } = seen;
     const { shape, devices, memory, pack } = this.#options;
@@ -221,7 +228,8 @@ class Measurement {
       ...{ shape, devices, layers, storedLayers: storedLayers(pack), how: seen.how },
       tokensPerSecond: median(spans.map(span => span.tokens / span.seconds)),
       diskSecondsPerToken: median(disk),
-      tokenOverDisk: median(spans.map((span, i) => span.seconds / span.tokens / disk[i]!)),
+      tokenOverDisk:
+        perToken === 0 ? null : median(spans.map((span, i) => span.seconds / span.tokens / disk[i]!)),
       predictedTokensPerSecond: 1 / state.passSeconds,
       loose: state.loose,
       streamedBytesPerToken: perToken,
@@ -298,7 +306,9 @@ export function windowText(bench: WindowBench): string {
     [
       'streamed',
       formatBytes(bench.streamedBytesPerToken),
-      `a token; its time is ${bench.tokenOverDisk.toFixed(3)} of the disk's ${bench.diskSecondsPerToken.toFixed(3)} s`,
+      bench.tokenOverDisk === null
+        ? 'a token'
+        : `a token; its time is ${bench.tokenOverDisk.toFixed(3)} of the disk's ${bench.diskSecondsPerToken.toFixed(3)} s`,
     ],
     ['pinned', formatBytes(bench.pinnedBytes), `and ${formatBytes(bench.ringBytes)} of ring`],
     [
@@ -312,6 +322,6 @@ export function windowText(bench: WindowBench): string {
       bench.promptReads === null ? '-' : bench.promptReads.toFixed(2),
       'times the streamed weights',
     ],
-    ['four requests', bench.fourOverOne.toFixed(2), 'times the tokens/s of one'],
+    ['four requests', bench.fourOverOne?.toFixed(2) ?? '-', 'times the tokens/s of one'],
   ]).join('\n');
 }
