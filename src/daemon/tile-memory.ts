@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer';
 import type { TileSource } from '../disk-io/tile-source.ts';
 import type { DeviceTiles } from '../engine/device-tiles.ts';
 import { attentionTileCount } from '../engine/device-tiles.ts';
@@ -61,7 +62,9 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
   const plan = planWindow(order, budget, diskRate);
   const leastWindow = Math.max(leastWindowBytes(order), Math.min(windowTotal, plan.ringBytes)) + expertBytes;
   const { mostKvPages: kvPages } = keeper.plan({ ...needs, leastWindow });
-  const windowSpace = plan.ringBytes + windowTotal;
+  // As much as may ever stay; one buffer of this Node holds no more than MAX_LENGTH, and what is over streams.
+  const most = Math.min(windowTotal, keeper.budget ?? windowTotal);
+  const windowSpace = wholePages(Math.min(plan.ringBytes + most, constants.MAX_LENGTH - expertBytes));
   const memory = backend.allocate(Math.max(4096, windowSpace + expertBytes));
   const window = new Window({
     ...{ plan, memory, source, budget, deadline: READ_DEADLINE },
@@ -83,6 +86,8 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
   };
   return { memory, window, experts, kvPages, needs: { ...needs, leastWindow, window: sized } };
 }
+
+const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
 
 function windowTile(model: LocalModel, tile: number): WindowTile {
   const { bytes } = model.manifest.tiles[tile]!;
