@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest';
+import { steadyState } from '../../src/window-scheduler/steady-state.ts';
+
+const half = (computeSeconds: number, allreduceSeconds: number, streamedBytes: number) => ({
+  ...{ computeSeconds, allreduceSeconds, streamedBytes },
+});
+
+describe('the steady state', () => {
+  it('is tight where every half layer hides the reading of the next', () => {
+    const state = steadyState([half(2, 1, 300), half(3, 1, 250)], 100);
+    expect(state).toMatchObject({
+      tight: true,
+      loose: true,
+      computeSeconds: 7,
+      diskSeconds: 5.5,
+      passSeconds: 7,
+    });
+  });
+
+  it('is only loose where a half layer is too short for the next, but the pass is long enough', () => {
+    // While the first is computed (1 s), the second cannot be read (3 s).
+    expect(steadyState([half(1, 0, 100), half(9, 0, 300)], 100)).toMatchObject({ tight: false, loose: true });
+    // The last is followed by the first.
+    expect(steadyState([half(9, 0, 300), half(1, 0, 100)], 100)).toMatchObject({ tight: false, loose: true });
+  });
+
+  it('has the disk as its floor where neither holds', () => {
+    const state = steadyState([half(1, 1, 400), half(1, 1, 400)], 100);
+    expect(state).toMatchObject({ tight: false, loose: false, passSeconds: 8 });
+  });
+
+  it('does not wait for a disk that has nothing to read', () => {
+    expect(steadyState([half(1, 0, 0)], 100)).toMatchObject({ tight: true, loose: true, passSeconds: 1 });
+  });
+});
