@@ -33,6 +33,7 @@ struct ThreadScratch {
   float* picked_weights; // [max_tokens]
   uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
   float* hidden;  // [32] one group of FFN activations
+  int32_t* partial;  // [kTokenChunk, width] this thread's part of the sums of a half layer
   float* scores;  // [kHeadsAtOnce, context rounded to 32]
   uint8_t* queries;  // [kHeadsAtOnce] quantized rows of head_dim padded to 32
   int64_t saturated;

@@ -113,10 +113,17 @@ float extreme(const float* x, int n, float amax) {
 void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
   for (int g = 0; g < groups; g++, x += 32, q += 32) {
     const float amax = largest(x, 32), far = extreme(x, 32, amax);
-    scale[g] = far / -8.0f;
     const float inverse = amax < kQuantizeLeast ? 0.0f : -8.0f / far;
     int32_t sum = 0;
-    for (int i = 0; i < 32; i++) sum += q[i] = int8_t(step(x[i] * inverse, -8.0f, 7.0f));
+    float products[16] = {}, squares[16] = {};
+    for (int i = 0; i < 32; i++) {
+      const float v = step(x[i] * inverse, -8.0f, 7.0f);
+      sum += q[i] = int8_t(v);
+      products[i % 16] = std::fma(x[i], v, products[i % 16]);
+      squares[i % 16] = std::fma(v, v, squares[i % 16]);
+    }
+    const float fit = fold(products) / fold(squares);
+    scale[g] = std::fabs(fit) <= amax ? fit : far / -8.0f;  // all zero, or beyond what floats hold
     bias[g] = -8 * sum;
   }
 }

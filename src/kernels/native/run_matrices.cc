@@ -22,28 +22,47 @@ int64_t ThreadRun::item_blocks(int64_t blocks) const {
 }
 
 void ThreadRun::output_panels(const Step& step, const Panel& panel, const Rows& rows) {
-  const int64_t all = panel.padded_rows / kBlockRows, chunk = item_blocks(all);
-  const float* scale = m_.scale(step.layer, step.half);
+  const int64_t all = panel.padded_rows / kBlockRows, tiles = int64_t(step.tile_count);
+  // Few tokens: weights are read once, so an item is one tile's, and lies together. Threads add to sums of their own then:
+  // integers, so it does not matter which thread had which item. Many tokens: an item is a part of all sums.
+  const bool apart = tokens_ <= kTokenChunk;
+  const int64_t chunk = apart ? kMostBlocks : item_blocks(all), chunks = (all + chunk - 1) / chunk;
+  int32_t* sums = apart ? mine_.partial : m_.partial;
+  if (apart) std::fill(sums, sums + size_t(tokens_) * width(), 0);
+  pool_.each(apart ? chunks * tiles : chunks, [&](int64_t item) {
+    const int64_t block = item % chunks * chunk, first = apart ? item / chunks : 0, past = apart ? first + 1 : tiles;
+    for (int64_t i = first; i < past; i++)
+      output_blocks(step, panel, rows, i, block, std::min(chunk, all - block), sums);
+  });
+  if (apart) add_sums();
+}
+
+void ThreadRun::output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block,
+                              int64_t blocks, int32_t* sums) {
+  const size_t channel = size_t(block * kBlockRows), stride = size_t(kMostBlocks) * 16;
+  const int channels = int(std::min(size_t(blocks) * 16, width() - channel));
+  const float* scale = m_.scale(step.layer, step.half) + channel;
   const float limit = m_.limit[step.half];
-  pool_.each((all + chunk - 1) / chunk, [&](int64_t item) {
-    const int64_t block = item * chunk;
-    const int blocks = int(std::min(chunk, all - block));
-    const size_t channel = size_t(block * kBlockRows);
-    const int channels = int(std::min(size_t(blocks) * 16, width() - channel));
-    const size_t stride = size_t(kMostBlocks) * 16;
-    for (int64_t i = 0; i < int64_t(step.tile_count); i++) {
-      const Picked picked = pick(step, i);
-      by_token_chunks(picked.count, [&](int64_t first, int count) {
-        matmul(tile(step, i).at, panel, block, blocks, rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
-        for (int t = 0; t < count; t++) {
-          float* out = mine_.block + size_t(t) * stride;
-          if (picked.weights != nullptr)
-            for (int c = 0; c < channels; c++) out[c] *= picked.weights[first + t];
-          mine_.saturated += kernels_.add_fixed(out, scale + channel, channels, limit,
-                                                m_.partial + size_t(picked.token(first + t)) * width() + channel);
-        }
-      });
+  const Picked picked = pick(step, i);
+  by_token_chunks(picked.count, [&](int64_t first, int count) {
+    matmul(tile(step, i).at, panel, block, int(blocks), rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
+    for (int t = 0; t < count; t++) {
+      float* out = mine_.block + size_t(t) * stride;
+      if (picked.weights != nullptr)
+        for (int c = 0; c < channels; c++) out[c] *= picked.weights[first + t];
+      mine_.saturated += kernels_.add_fixed(out, scale, channels, limit,
+                                            sums + size_t(picked.token(first + t)) * width() + channel);
     }
+  });
+}
+
+void ThreadRun::add_sums() {
+  constexpr int64_t kChunk = 512;
+  const int64_t sums = tokens_ * int64_t(width());
+  pool_.each((sums + kChunk - 1) / kChunk, [&](int64_t item) {
+    const int64_t first = item * kChunk, last = std::min(sums, first + kChunk);
+    for (const ThreadScratch& thread : m_.threads)
+      for (int64_t i = first; i < last; i++) m_.partial[i] = int32_t(uint32_t(m_.partial[i]) + uint32_t(thread.partial[i]));
   });
 }
 

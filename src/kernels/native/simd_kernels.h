@@ -122,8 +122,16 @@ void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bia
     const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
     const F top = Lanes::set1(amax);
     const float far = Lanes::count(Lanes::eq(a, top)) + Lanes::count(Lanes::eq(b, top)) > 0 ? amax : -amax;
-    scale[g] = far / -8.0f;
-    store_steps(a, b, amax < kQuantizeLeast ? 0.0f : -8.0f / far, -8.0f, 7.0f, q, bias + g);
+    const F by = Lanes::set1(amax < kQuantizeLeast ? 0.0f : -8.0f / far);
+    const F va = steps(Lanes::mul(a, by), -8.0f, 7.0f), vb = steps(Lanes::mul(b, by), -8.0f, 7.0f);
+    const F zero = Lanes::set1(0.0f);
+    const float square = fold(Lanes::fma(vb, vb, Lanes::fma(va, va, zero)));
+    const float fit = fold(Lanes::fma(b, vb, Lanes::fma(a, va, zero))) / square;
+    scale[g] = __builtin_fabsf(fit) <= amax ? fit : far / -8.0f;
+    const I qa = Lanes::to_int(va), qb = Lanes::to_int(vb);
+    Lanes::store_int8(q, qa);
+    Lanes::store_int8(q + 16, qb);
+    bias[g] = -8 * Lanes::reduce_add_int(Lanes::add_int(qa, qb));
   }
 }
 

@@ -43,9 +43,13 @@ class ThreadRun {
               float* out, size_t stride);
   // Blocks of one item, so that every thread gets several of `blocks` in all.
   int64_t item_blocks(int64_t blocks) const;
-  // Adds the output panels of all tiles, by blocks of output channels: no two items touch the same part of `partial`.
-  // Row of tile i and its n-th token in `rows`: i * max_tokens + n.
+  // Adds the output panels of all tiles. Row of tile i and its n-th token in `rows`: i * max_tokens + n.
   void output_panels(const Step& step, const Panel& panel, const Rows& rows);
+  // Adds row blocks of the panel of tile i to `sums`: [tokens, width].
+  void output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block, int64_t blocks,
+                     int32_t* sums);
+  // Adds the sums of all threads to m_.partial.
+  void add_sums();
 
   template <typename Call>
   static void by_token_chunks(int64_t tokens, const Call& call) {
