@@ -118,6 +118,19 @@ struct Lanes {
   }
 };
 
+// Rows 8 half .. 8 half + 7 of the nibbles of a w4 group, as bytes (row * 4 + j): low[c] is inputs 8 c + j, high[c] 8 c + 4 + j.
+struct EightRows {
+  __m256i low[4], high[4];
+  EightRows(const uint8_t* nibbles, int half) {
+    for (int c = 0; c < 4; c++) {
+      const uint8_t* at = nibbles + size_t(c) * 64 + size_t(half) * 32;
+      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+      low[c] = _mm256_and_si256(w, _mm256_set1_epi8(15));
+      high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(15));
+    }
+  }
+};
+
 inline __m256i broadcast4(const uint8_t* p) {
   int32_t word;
   __builtin_memcpy(&word, p, 4);

@@ -23,22 +23,15 @@ inline __m256i dot(__m256i sum, __m256i w, __m256i q) {
 // 8 rows at a time, from -8 * sum(q), in two chains: products add exactly.
 template <int T, class Use>
 inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
-  const __m256i low_nibbles = _mm256_set1_epi8(15);
   __m256i sums[2][T];
   for (int half = 0; half < 2; half++) {
-    __m256i low[4], high[4];
-    for (int c = 0; c < 4; c++) {
-      const uint8_t* at = nibbles + size_t(c) * 64 + size_t(half) * 32;
-      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-      low[c] = _mm256_and_si256(w, low_nibbles);
-      high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_nibbles);
-    }
+    const EightRows rows(nibbles, half);
     for (int t = 0; t < T; t++) {
       const uint8_t* row = q + size_t(t) * stride;
       __m256i even = broadcast4(bias + size_t(t) * stride), odd = _mm256_setzero_si256();
       for (int c = 0; c < 4; c++) {
-        even = dot(even, low[c], broadcast4(row + size_t(c) * 8));
-        odd = dot(odd, high[c], broadcast4(row + size_t(c) * 8 + 4));
+        even = dot(even, rows.low[c], broadcast4(row + size_t(c) * 8));
+        odd = dot(odd, rows.high[c], broadcast4(row + size_t(c) * 8 + 4));
       }
       sums[half][t] = _mm256_add_epi32(even, odd);
     }
