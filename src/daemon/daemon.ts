@@ -104,7 +104,12 @@ class Daemon {
       count: processMemory,
       system: systemMemory,
     });
-    this.#engine = createEngine({ runner: this.#runner, clock: TIMERS.now, limits: ENGINE_LIMITS });
+    this.#engine = createEngine({
+      runner: this.#runner,
+      clock: TIMERS.now,
+      limits: ENGINE_LIMITS,
+      defer: setImmediate,
+    });
     this.#plans = new PlanHost({
       deviceId: folder.deviceId,
       backend: compute.backend,

@@ -1,3 +1,5 @@
+import { exponential } from './exponential.ts';
+
 /**
  * The tokens that a draw can still give, in rising id order, and the filters that narrow them. A filter keeps the first
  * tokens of the order (greater logit first, then lower id), but nothing is ever sorted whole: top_k keeps a heap of k,
@@ -98,9 +100,10 @@ export class Candidates {
     this.#weights[to] = this.#weights[from]!;
   }
 
-  /** Computes the weights. Math.exp is the same fdlibm code in V8 on every processor. */
+  /** Computes the weights. */
   weigh(max: number, temperature: number): void {
-    for (let i = 0; i < this.count; i++) this.#weights[i] = Math.exp((this.#logits[i]! - max) / temperature);
+    const inverse = 1 / temperature;
+    for (let i = 0; i < this.count; i++) this.#weights[i] = exponential((this.#logits[i]! - max) * inverse);
   }
 
   /** Keeps the fewest first candidates that have `share` (below 1) of all weight, at least one. */

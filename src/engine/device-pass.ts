@@ -1,7 +1,7 @@
-import type { Backend, BackendModel, Batch, RunStats } from '../kernels/backend.ts';
+import type { Backend, BackendModel, Batch, PlacedTile, RunStats, Step } from '../kernels/backend.ts';
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
 import type { ExpertCache } from '../window-scheduler/expert-cache.ts';
-import type { Window } from '../window-scheduler/window.ts';
+import type { PlacedNow, Window } from '../window-scheduler/window.ts';
 import { attentionTileCount, type DeviceTiles, passLimits, tileSlots } from './device-tiles.ts';
 
 export interface DevicePassOptions {
@@ -30,6 +30,11 @@ export class DevicePass {
   readonly model: BackendModel;
   readonly kvPages: number;
   readonly #onPass: (pages: number) => void;
+  /**
+   * The steps of a whole pass without logits and with them, once they are known: what they are where all tiles are in
+   * memory, each at its home, and nothing comes between steps.
+   */
+  readonly wholePass: { bare?: readonly Step[]; withLogits?: readonly Step[] } = {};
   /** Tile outputs that did not fit their fixed-point range, since the plan began. */
   saturated = 0;
   /** Time inside kernels, in microseconds, since the plan began. */
@@ -69,9 +74,16 @@ export class DevicePass {
     this.model.setBatch(batch);
   }
 
-  count(stats: RunStats): void {
-    this.saturated += stats.saturated;
-    this.computeMicroseconds += stats.computeMicroseconds;
+  /** The tiles of a list as kernels need them. */
+  place(ready: readonly PlacedNow[]): PlacedTile[] {
+    return ready.map(({ tile, offset }) => ({ offset, slot: this.slots.get(tile)! }));
+  }
+
+  /** Runs steps. Rejects with KERNEL_FAILED. */
+  async run(steps: readonly Step[]): Promise<void> {
+    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps);
+    this.saturated += saturated;
+    this.computeMicroseconds += computeMicroseconds;
   }
 
   async close(): Promise<void> {

@@ -2,7 +2,7 @@ import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { PAGE_POSITIONS } from '../pack/tile-shape.ts';
 import { type BatchEntry, planBatch } from './batch.ts';
 import { Evaluation, type OnRow } from './evaluation.ts';
-import { EventQueue } from './event-queue.ts';
+import { type Defer, EventQueue } from './event-queue.ts';
 import type { GenerateEvent, GenerateRequest, Generator } from './generate.ts';
 import { Generation } from './generation.ts';
 import { KvPages } from './kv-pages.ts';
@@ -24,6 +24,11 @@ export interface EngineOptions {
     readonly maxQueue: number;
   };
   readonly log?: (message: string) => void;
+  /**
+   * Wakes whoever waits for the events of an answer; at once unless given. With `setImmediate` the next pass is under way
+   * by then, so that writing an answer takes no time from computing it.
+   */
+  readonly defer?: Defer;
 }
 
 export interface EngineStats {
@@ -71,6 +76,7 @@ class PassEngine implements Engine {
   readonly #runner: PassRunner;
   readonly #clock: (() => number) | null;
   readonly #log: (message: string) => void;
+  readonly #defer: Defer | undefined;
   readonly #maxLive: number;
   readonly #scheduler: Scheduler;
   readonly #sampler = new Sampler();
@@ -86,7 +92,7 @@ class PassEngine implements Engine {
   #generatedTokens = 0;
   #brokenPlans = 0;
 
-  constructor({ runner, clock, limits, log }: EngineOptions) {
+  constructor({ runner, clock, limits, log, defer }: EngineOptions) {
     for (const [name, value, least] of [
       ['maxSequences', limits.maxSequences, 1],
       ['maxQueue', limits.maxQueue, 0],
@@ -98,6 +104,7 @@ class PassEngine implements Engine {
     this.#runner = runner;
     this.#clock = clock ?? null;
     this.#log = log ?? (() => undefined);
+    this.#defer = defer;
     this.#maxLive = limits.maxSequences + limits.maxQueue;
     this.#scheduler = new Scheduler(limits.maxSequences);
   }
@@ -110,7 +117,7 @@ class PassEngine implements Engine {
   async *#answer(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void> {
     if (signal.aborted) return;
     checkRequest(request);
-    const events = new EventQueue<GenerateEvent>(() => this.#wake());
+    const events = new EventQueue<GenerateEvent>(() => this.#wake(), this.#defer);
     const generation = new Generation(request, events, this.#sampler);
     const sequence = this.#enter(generation, generation.tokens, request.prompt.length);
     const cancel = (): void => {

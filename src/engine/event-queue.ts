@@ -1,5 +1,8 @@
 import { PotluckError } from '../errors/errors.ts';
 
+/** Runs a call soon, or at once. */
+export type Defer = (call: () => void) => void;
+
 /**
  * Hands events from the engine to one consumer. The producer looks at `size` and pauses; the queue itself refuses nothing.
  */
@@ -7,12 +10,14 @@ export class EventQueue<T> {
   readonly #items: T[] = [];
   /** Called after the consumer took an item. */
   readonly #onTaken: () => void;
+  readonly #defer: Defer;
   #ended = false;
   #error: PotluckError | null = null;
   #wake: (() => void) | null = null;
 
-  constructor(onTaken: () => void) {
+  constructor(onTaken: () => void, defer: Defer = call => call()) {
     this.#onTaken = onTaken;
+    this.#defer = defer;
   }
 
   /** Items that wait to be taken. */
@@ -58,7 +63,8 @@ export class EventQueue<T> {
   }
 
   #wakeUp(): void {
-    this.#wake?.();
+    const wake = this.#wake;
     this.#wake = null;
+    if (wake !== null) this.#defer(wake);
   }
 }

@@ -1,5 +1,5 @@
 import type { Allreduce } from '../allreduce/allreduce.ts';
-import { MOST_EXPERT_TILES, type Step } from '../kernels/backend.ts';
+import { MOST_EXPERT_TILES, type PlacedTile, type Step } from '../kernels/backend.ts';
 import type { DevicePass } from './device-pass.ts';
 
 /**
@@ -21,6 +21,11 @@ export async function runLayers(
   wantLogits: boolean,
 ): Promise<void> {
   await device.window.pass(async () => {
+    // A device alone with its weights in memory does the same in every pass.
+    const { resident } = device.window;
+    const which = wantLogits ? 'withLogits' : 'bare';
+    const known = allreduce.alone && resident ? device.wholePass[which] : undefined;
+    if (known) return device.run(known);
     const program = new Program(device, allreduce, tokens);
     try {
       for (let layer = 0; layer < device.shape.layers; layer++) {
@@ -29,7 +34,8 @@ export async function runLayers(
       }
       if (wantLogits) await head(program);
       else device.window.skip(device.tiles.head);
-      await program.flush();
+      const last = await program.flush();
+      if (resident && program.flushes === 1) device.wholePass[which] = last;
     } finally {
       program.end();
     }
@@ -78,6 +84,8 @@ class Program {
   readonly #tokens: number;
   #steps: Step[] = [];
   #taken: number[] = [];
+  /** Native calls of this pass so far. */
+  flushes = 0;
   /** Sums of this pass so far. */
   #sums = 0;
 
@@ -91,17 +99,20 @@ class Program {
     this.#steps.push(step);
   }
 
-  async flush(): Promise<void> {
-    if (this.#steps.length === 0) return;
+  /** Runs the steps that were not run yet, and returns them. */
+  async flush(): Promise<readonly Step[]> {
     const steps = this.#steps;
+    if (steps.length === 0) return steps;
     const taken = this.#taken;
     this.#steps = [];
     this.#taken = [];
+    this.flushes++;
     try {
-      this.device.count(await this.device.model.run(steps));
+      await this.device.run(steps);
     } finally {
       this.device.window.release(taken);
     }
+    return steps;
   }
 
   /** Computes with tiles that stream, so that none is held. */
@@ -125,12 +136,11 @@ class Program {
   /** Adds a step for those of a layer's expert tiles that the router picked for some token, as the cache has them. */
   async eachExpertTile(layer: number): Promise<void> {
     await this.flush(); // the router has picked then
-    const { experts, slots } = this.device;
+    const { experts } = this.device;
     let wanted = this.device.pickedTiles(layer, this.#tokens);
     while (wanted.length > 0) {
       const ready = await experts!.take(wanted, MOST_EXPERT_TILES);
-      const placed = ready.map(({ tile, offset }) => ({ offset, slot: slots.get(tile)! }));
-      this.add({ op: 'expert-tiles', layer, tiles: placed });
+      this.add({ op: 'expert-tiles', layer, tiles: this.device.place(ready) });
       try {
         await this.flush();
       } finally {
@@ -142,16 +152,13 @@ class Program {
   }
 
   /** Adds a step for the tiles as the window has them ready; what is ready is computed while the disk reads the rest. */
-  async eachTile(
-    tiles: readonly number[],
-    step: (placed: { offset: number; slot: number }[]) => Step,
-  ): Promise<void> {
-    const { window, slots } = this.device;
+  async eachTile(tiles: readonly number[], step: (placed: readonly PlacedTile[]) => Step): Promise<void> {
+    const { window } = this.device;
     let wanted = tiles;
     while (wanted.length > 0) {
       if (window.pressed || !window.has(wanted)) await this.flush();
       const ready = await window.take(wanted);
-      this.add(step(ready.map(({ tile, offset }) => ({ offset, slot: slots.get(tile)! }))));
+      this.add(step(this.device.place(ready)));
       this.#taken.push(...ready.map(({ tile }) => tile));
       if (ready.length === wanted.length) return;
       const done = new Set(ready.map(({ tile }) => tile));

@@ -2,7 +2,7 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Addon, NativeModel, NativePool } from './addon.ts';
 import type { Backend, BackendModel, Batch, ModelMemory, PassBuffers, RunStats, Step } from './backend.ts';
 import { LengthFrequencies } from './length-frequencies.ts';
-import { encodeProgram } from './program.ts';
+import { ProgramEncoder } from './program.ts';
 import { shapeNumbers } from './shape-numbers.ts';
 
 /**
@@ -34,6 +34,7 @@ class NativeBackendModel implements BackendModel {
   readonly activationBytes: number;
   readonly #addon: Addon;
   readonly #model: NativeModel;
+  readonly #encoder = new ProgramEncoder();
   readonly #angles: LengthFrequencies;
   #closed = false;
 
@@ -87,7 +88,7 @@ class NativeBackendModel implements BackendModel {
 
   async run(steps: readonly Step[]): Promise<RunStats> {
     try {
-      return await this.#addon.run(this.#model, encodeProgram(steps));
+      return await this.#addon.run(this.#model, this.#encoder.encode(steps));
     } catch (error) {
       throw asKernelError(error);
     }

@@ -24,22 +24,35 @@ const tilesOf = (step: Step): readonly PlacedTile[] => ('tiles' in step ? step.t
 const halfOf = (step: Step): Half =>
   'half' in step ? step.half : step.op === 'expert-tiles' ? 'ffn' : 'attention';
 
-/** Steps as numbers, for the addon, which checks every one of them. */
-export function encodeProgram(steps: readonly Step[]): Float64Array {
-  let words = 0;
-  for (const step of steps) words += STEP_WORDS + tilesOf(step).length * TILE_WORDS;
-  const program = new Float64Array(words);
-  let at = 0;
-  for (const step of steps) {
-    const tiles = tilesOf(step);
-    program[at++] = OPS[step.op];
-    program[at++] = 'layer' in step ? step.layer : 0;
-    program[at++] = HALVES[halfOf(step)];
-    program[at++] = tiles.length;
-    for (const tile of tiles) {
-      program[at++] = tile.offset;
-      program[at++] = tile.slot;
-    }
+/** Turns steps into numbers, for the addon, which checks every one of them. */
+export class ProgramEncoder {
+  /** A program of a large model has thousands of numbers: they are not allocated anew for each pass. */
+  #words = new Float64Array(1024);
+  #last: { readonly steps: readonly Step[]; readonly program: Float64Array } | undefined;
+
+  /** The words are valid until the next call. An array of steps that comes again has not changed. */
+  encode(steps: readonly Step[]): Float64Array {
+    if (steps !== this.#last?.steps) this.#last = { steps, program: this.#encode(steps) };
+    return this.#last.program;
   }
-  return program;
+
+  #encode(steps: readonly Step[]): Float64Array {
+    let words = 0;
+    for (const step of steps) words += STEP_WORDS + tilesOf(step).length * TILE_WORDS;
+    if (words > this.#words.length) this.#words = new Float64Array(words * 2);
+    const program = this.#words;
+    let at = 0;
+    for (const step of steps) {
+      const tiles = tilesOf(step);
+      program[at++] = OPS[step.op];
+      program[at++] = 'layer' in step ? step.layer : 0;
+      program[at++] = HALVES[halfOf(step)];
+      program[at++] = tiles.length;
+      for (const tile of tiles) {
+        program[at++] = tile.offset;
+        program[at++] = tile.slot;
+      }
+    }
+    return program.subarray(0, words);
+  }
 }

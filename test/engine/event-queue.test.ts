@@ -18,6 +18,23 @@ describe('EventQueue', () => {
     expect(taken).toBe(3);
   });
 
+  it('wakes its reader when it is told to', async () => {
+    const calls: (() => void)[] = [];
+    const queue = new EventQueue<number>(
+      () => undefined,
+      call => calls.push(call),
+    );
+    const taken: (number | undefined)[] = [];
+    const reading = queue.next().then(item => taken.push(item));
+    queue.push(1);
+    queue.push(2);
+    await new Promise(setImmediate);
+    expect([taken.length, calls.length]).toEqual([0, 1]);
+    calls[0]!();
+    await reading;
+    expect([taken[0], await queue.next(), calls.length]).toEqual([1, 2, 1]);
+  });
+
   it('throws its error after the items that wait', async () => {
     const queue = new EventQueue<number>(() => undefined);
     queue.push(1);

@@ -31,6 +31,7 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
       ...{ resident: true, pressed: false, has: () => true, take: () => [] },
       ...{ skip: () => undefined, release: () => undefined, pass: (work: () => Promise<void>) => work() },
     },
+    wholePass: {},
     begin: () => ran.push('batch'),
     model: {
       pass,
@@ -40,7 +41,7 @@ function fakePlan(epoch: number, star: HubStar | null = null, run = async (_: re
         return { computeMicroseconds: 1, saturated: 0 };
       },
     },
-    count: () => undefined,
+    run: (steps: readonly Step[]) => device.model.run(steps),
   } as unknown as DevicePass;
   const embed = async (ids: readonly number[]) => void ran.push(`embed ${ids.join(' ')}`);
   return { plan: { epoch, device, star, kvPages: 7, embed } satisfies ActivePlan, ran };
@@ -77,6 +78,19 @@ test('a device alone with its weights in memory runs a pass in one native call',
     [10, 32],
   ]);
   expect(runner).toMatchObject({ epoch: 3, kvPages: 7, tokens: 5 });
+});
+
+test('its steps are made once: with logits, and without', async () => {
+  const runner = new PlanRunner(timers);
+  const { plan, ran } = fakePlan(3);
+  runner.begin(plan);
+  const silent = sequences.map(sequence => ({ ...sequence, logitsAt: [] }));
+  for (const pass of [sequences, silent, sequences, silent]) await runner.run(pass);
+  const runs = ran.filter(line => line.includes('attention'));
+  expect(runs[1]).not.toContain('head');
+  expect(runs.slice(2)).toEqual(runs.slice(0, 2));
+  expect(plan.device.wholePass.withLogits).toHaveLength(5);
+  expect(plan.device.wholePass.bare).toHaveLength(4);
 });
 
 test('with others, each half layer is summed between its tiles and its end', async () => {

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { NativeModel, NativePool } from '../../src/kernels/addon.ts';
-import { encodeProgram } from '../../src/kernels/program.ts';
+import type { Step } from '../../src/kernels/backend.ts';
+import { ProgramEncoder } from '../../src/kernels/program.ts';
 import { shapeNumbers } from '../../src/kernels/shape-numbers.ts';
 import { tileBytes } from '../../src/pack/tile-shape.ts';
 import { addon } from './addon-under-test.ts';
@@ -154,9 +155,12 @@ describe('setBatch', () => {
   });
 });
 
+/** The words of a program, for good. */
+const encode = (steps: readonly Step[]) => new ProgramEncoder().encode(steps);
+
 describe('run', () => {
   const tile = (offset: number, slot = 0, half: 'attention' | 'ffn' = 'attention', layer = 0) =>
-    encodeProgram([{ op: 'tiles', layer, half, tiles: [{ offset, slot }] }]);
+    encode([{ op: 'tiles', layer, half, tiles: [{ offset, slot }] }]);
 
   it.each([
     ['an offset that is not aligned', tile(32)],
@@ -166,16 +170,13 @@ describe('run', () => {
     ['a slot that is not there', tile(0, 3)],
     ['an ffn slot', tile(0, 1, 'ffn')],
     ['a layer that is not there', tile(0, 0, 'ffn', 2)],
-    ['a slot twice', encodeProgram([{ op: 'tiles', layer: 0, half: 'attention', tiles: [at(0), at(64)] }])],
+    ['a slot twice', encode([{ op: 'tiles', layer: 0, half: 'attention', tiles: [at(0), at(64)] }])],
     [
       'more tiles than there are',
-      encodeProgram([{ op: 'tiles', layer: 0, half: 'attention', tiles: [0, 1, 2].map(at) }]),
+      encode([{ op: 'tiles', layer: 0, half: 'attention', tiles: [0, 1, 2].map(at) }]),
     ],
-    ['a head row between tiles', encodeProgram([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 16 }] }])],
-    [
-      'a head row behind the vocabulary',
-      encodeProgram([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 96 }] }]),
-    ],
+    ['a head row between tiles', encode([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 16 }] }])],
+    ['a head row behind the vocabulary', encode([{ op: 'head-tiles', tiles: [{ offset: 0, slot: 96 }] }])],
     ['an operation that is not there', Float64Array.of(8, 0, 0, 0)],
     ['experts in a layer without', Float64Array.of(5, 0, 1, 0)],
     ['squares where heads are not normed as one', Float64Array.of(6, 0, 0, 0)],

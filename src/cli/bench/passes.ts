@@ -11,7 +11,7 @@ export const promptOf = (tokens: number, salt: number): number[] =>
   Array.from({ length: tokens }, (_, i) => 10 + ((salt * 37 + i * 101) % 389));
 
 export const engineOf = (lane: Lane): Engine =>
-  createEngine({ runner: lane.runner, limits: { maxSequences: 1, maxQueue: 1 } });
+  createEngine({ runner: lane.runner, limits: { maxSequences: 1, maxQueue: 1 }, defer: setImmediate });
 
 const GREEDY: GenerateRequest['sampling'] = {
   temperature: 0,
