@@ -8,7 +8,13 @@ import { embeddingRowBytes, LAYER_TILE_KINDS, layerTileCount, tileBytes } from '
 import { defaultNumbers } from './activation-levels.ts';
 import { chooseTiling } from './cut-tiling.ts';
 import type { NamedShape } from './named-shapes.ts';
-import { drawEmbeddingRows, drawTile, partSeed, syntheticConstants } from './synthetic-tiles.ts';
+import {
+  type Activations,
+  drawEmbeddingRows,
+  drawTile,
+  partSeed,
+  syntheticConstants,
+} from './synthetic-tiles.ts';
 import { BYTE_CHARACTERS } from './tokenizer-pieces.ts';
 
 export interface SyntheticPackOptions {
@@ -17,6 +23,8 @@ export interface SyntheticPackOptions {
   readonly seed: number;
   /** Layers that have bytes of their own; further ones use these again in turn. */
   readonly storedLayers: number;
+  /** a8 unless given. */
+  readonly activations?: Activations;
   /** Folder of the pack; must not exist yet. */
   readonly target: string;
   readonly fileSystem: FileSystem;
@@ -31,18 +39,21 @@ const EMBEDDING_CHUNK = 4 * 2 ** 20;
 /** Added to a seed for parts that are not tiles. */
 const EMBEDDING_PART = 2 ** 24;
 
+type Drawn = Pick<SyntheticPackOptions, 'seed' | 'storedLayers' | 'activations'>;
+
 /** What a synthetic pack says of where it comes from. */
-const originOf = ({ seed, storedLayers }: Pick<SyntheticPackOptions, 'seed' | 'storedLayers'>) => ({
+const originOf = ({ seed, storedLayers, activations = 'a8' }: Drawn) => ({
   source: 'synthetic: drawn weights, for measuring speed',
   generator: GENERATOR,
   seed,
   storedLayers,
+  activations,
 });
 
 /** Whether `manifest` is what writeSyntheticPack would write for these options. */
 export function isSyntheticPack(
   manifest: Manifest,
-  options: Pick<SyntheticPackOptions, 'shape' | 'seed' | 'storedLayers'>,
+  options: Drawn & Pick<SyntheticPackOptions, 'shape'>,
 ): boolean {
   const wanted = { origin: originOf(options), shape: syntheticShape(options.shape) };
   return isDeepStrictEqual({ origin: manifest.origin, shape: manifest.shape }, wanted);
@@ -78,7 +89,7 @@ export async function writeSyntheticPack(options: SyntheticPackOptions): Promise
   try {
     await writeEmbedding(writer, shape, options.seed);
     await writeTiles(writer, shape, options);
-    await writer.setConstants(syntheticConstants(shape));
+    await writer.setConstants(syntheticConstants(shape, options.activations ?? 'a8'));
     const stop = await writeTokenizer(writer, shape);
     return await writer.finish({
       name: named.name,
@@ -110,7 +121,7 @@ async function writeTiles(writer: PackWriter, s: ModelShape, options: SyntheticP
     if (kind !== 'head' && number >= stored) writer.repeatTile(number % stored);
     else {
       const tile = new Uint8Array(tileBytes(s, kind));
-      drawTile(s, kind, partSeed(options.seed, number), tile);
+      drawTile(s, kind, partSeed(options.seed, number), options.activations ?? 'a8', tile);
       await writer.addTile(tile);
     }
     number++;

@@ -22,6 +22,9 @@ import { GROUP_BYTES, NIBBLE_BYTES } from './cut-panel.ts';
  * 1 / sqrt(2 * layers) to a channel of the residual stream, and that logits have a standard deviation of about 2.
  */
 
+/** Bits of all activations: the kernels of A4 and A8 can then be compared. */
+export type Activations = 'a4' | 'a8';
+
 /** Standard deviation of a uniform nibble around the zero point 8. */
 const NIBBLE_DEVIATION = 4.64;
 /** The same of an int8 drawn uniformly. */
@@ -52,7 +55,13 @@ export function partSeed(seed: number, part: number): number {
 }
 
 /** Writes a whole w4 tile: [tileBytes] uint8, 4-byte aligned. The same seed gives the same bytes. */
-export function drawTile(s: ModelShape, kind: TileKind, seed: number, tile: Uint8Array): void {
+export function drawTile(
+  s: ModelShape,
+  kind: TileKind,
+  seed: number,
+  activations: Activations,
+  tile: Uint8Array,
+): void {
   drawWords(new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4), seed);
   tile.fill(0, vectorPlaces(s, kind).places[0]!.offset);
   const panels = tilePanels(s, kind);
@@ -67,8 +76,10 @@ export function drawTile(s: ModelShape, kind: TileKind, seed: number, tile: Uint
     drawScales(panel, deviation / Math.sqrt(inputs) / NIBBLE_DEVIATION, tile);
   });
   const view = new DataView(tile.buffer, tile.byteOffset, tile.byteLength);
+  const a4 = activations === 'a4';
   for (const { name, offset, floats } of vectorPlaces(s, kind).places)
-    for (let i = 0; i < floats; i++) view.setFloat32(offset + i * 4, name.endsWith('Norm') ? 1 : 0, true);
+    for (let i = 0; i < floats; i++)
+      view.setFloat32(offset + i * 4, name.endsWith('Norm') || (name.endsWith('A4') && a4) ? 1 : 0, true);
 }
 
 /** Tiles whose outputs add up for one token. */
@@ -102,9 +113,9 @@ function drawRouter(panel: Float32Array, seed: number): void {
 }
 
 /** The constants blob: norms of 1, and fixed-point scales with room for the sizes above. */
-export function syntheticConstants(s: ModelShape): ArrayBuffer {
+export function syntheticConstants(s: ModelShape, activations: Activations): ArrayBuffer {
   const constants = new Float32Array(constantsFloats(s)).fill(1);
-  setAllToA8(s, constants);
+  if (activations === 'a8') setAllToA8(s, constants);
   const fill = (what: Constant, layer: number, kind: 'attention' | 'ffn', deviation: number) => {
     const { first, floats } = constantPlace(s, what, layer);
     const tiles = tileCount(s, kind) + (kind === 'ffn' && s.experts ? summedTiles(s, 'expert') : 0);

@@ -62,6 +62,23 @@ test('what it computes stays in range, and varies', async () => {
   expect(deviation(logits[5]!.map((x, i) => x - logits[6]![i]!))).toBeGreaterThan(1);
 });
 
+test('4-bit activations are asked for in tiles and constants, and change what comes out', async () => {
+  const target = join(await temporaryFolder(), 'pack');
+  const options = { shape: SHAPE, seed: 3, storedLayers: 4, activations: 'a4' } as const;
+  await writeSyntheticPack({ ...options, target, fileSystem: fs, crc32c });
+  const four = await openPackFolder(fs, target);
+  const eight = await write(3);
+  expect(isSyntheticPack(four.manifest, options)).toBe(true);
+  expect(isSyntheticPack(eight.manifest, options)).toBe(false);
+  expect(four.manifest.constants.sha256).not.toBe(eight.manifest.constants.sha256);
+  const kinds = new Set(four.manifest.tiles.map(({ kind }) => kind));
+  for (const kind of kinds) {
+    const at = four.manifest.tiles.findIndex(tile => tile.kind === kind);
+    const differ = four.manifest.tiles[at]!.sha256 !== eight.manifest.tiles[at]!.sha256;
+    expect(differ, kind).toBe(kind !== 'head');
+  }
+});
+
 test('its tokenizer has a token for each byte and one that ends', async () => {
   const pack = await write(1);
   const json = JSON.parse(Buffer.from((await pack.readFile('tokenizer.json'))!).toString('utf8'));

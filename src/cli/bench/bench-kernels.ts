@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
 import { builtInModel } from '../project.ts';
 import { alternate, difference, type Measurement, measurement, type Samples, scaled } from './alternate.ts';
-import { fillPages, keyValueBytes, writeAttentionPack } from './attention-pack.ts';
 import { perSecond } from './bench-decode.ts';
 import { Limits } from './limits.ts';
+import { fillPages, keyValueBytes, writeAttentionPack, writeLevelPack } from './part-packs.ts';
 import { decodeSeconds, engineOf, passSeconds, promptSeconds } from './passes.ts';
 import { ResidentModel } from './resident-model.ts';
 import { shareOutsideKernels } from './share-outside-kernels.ts';
@@ -48,10 +48,11 @@ export async function benchKernels(options: KernelBenchOptions, signal: AbortSig
   try {
     const skipped: string[] = [];
     const passes = await measurePasses(options, folder, signal);
+    const levels = await measureLevels(options, folder, skipped, signal);
     const backends = await measureBackends(embedded, options, skipped, signal);
     onProgress(`${embedded.manifest.name}, 1 device, 1 thread`);
     const outside = await shareOutsideKernels(embedded.folder, runs, signal);
-    const rows = [...passes.rows, outside, ...backends];
+    const rows = [...passes.rows, ...levels, outside, ...backends];
     const { measured, limit, ratio, unit, spread } = rows[0]!;
     const top = { measured, limit, ratio, unit, spread };
     return { ...top, model: pack.manifest.name, kernel: passes.kernel, threads, runs, rows, skipped };
@@ -130,6 +131,55 @@ async function measurePasses(
   } finally {
     await attention.close();
     await model.close();
+  }
+}
+
+/** 4-bit over 8-bit activations, with the kernels of the fastest instruction set and with those that have no VNNI. */
+async function measureLevels(
+  { pack, runs, onProgress }: KernelBenchOptions,
+  folder: string,
+  skipped: string[],
+  signal: AbortSignal,
+): Promise<KernelRow[]> {
+  const { shape } = pack.manifest;
+  onProgress(`two layers of ${pack.manifest.name}, 4-bit and 8-bit activations`);
+  const a4 = await ResidentModel.open(
+    await writeLevelPack(shape, PROMPT_TOKENS, 'a4', folder),
+    PROMPT_TOKENS,
+  );
+  const a8 = await ResidentModel.open(
+    await writeLevelPack(shape, PROMPT_TOKENS, 'a8', folder),
+    PROMPT_TOKENS,
+  );
+  try {
+    const { available, selected } = a4.addon.kernels();
+    const rows: KernelRow[] = [];
+    for (const kernel of new Set([selected, 'avx2'])) {
+      if (!available.includes(kernel)) {
+        skipped.push(`4-bit over 8-bit activations with ${kernel}: this processor has it not`);
+        continue;
+      }
+      const four = await a4.lane({ threads: 1, kernel });
+      const eight = await a8.lane({ threads: 1, kernel });
+      let salt = 0;
+      const s = await alternate(
+        runs,
+        {
+          four: () => promptSeconds(four, a4.pages, PROMPT_TOKENS, salt++),
+          eight: () => promptSeconds(eight, a8.pages, PROMPT_TOKENS, salt++),
+        },
+        signal,
+      );
+      const multiplyAdds = PROMPT_TOKENS * a4.layerMultiplyAdds + a4.headMultiplyAdds;
+      const what = `prompt of ${PROMPT_TOKENS} tokens, W4A4 over W4A8, ${kernel}, 1 thread`;
+      rows.push(
+        row(what, perSecond(s.four, multiplyAdds), perSecond(s.eight, multiplyAdds), 'multiply-adds/s'),
+      );
+    }
+    return rows;
+  } finally {
+    await a4.close();
+    await a8.close();
   }
 }
 

@@ -1,10 +1,10 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { fillPages, keyValueBytes, writeAttentionPack } from '../../../src/cli/bench/attention-pack.ts';
 import { benchDecode } from '../../../src/cli/bench/bench-decode.ts';
 import { benchPrompt } from '../../../src/cli/bench/bench-prompt.ts';
 import { decodeText, promptText } from '../../../src/cli/bench/bench-text.ts';
+import { fillPages, keyValueBytes, writeAttentionPack } from '../../../src/cli/bench/part-packs.ts';
 import { passSeconds } from '../../../src/cli/bench/passes.ts';
 import { ResidentModel } from '../../../src/cli/bench/resident-model.ts';
 import { parseShapes } from '../../../src/model/named-shapes.ts';

@@ -3,40 +3,65 @@ import { join } from 'node:path';
 import { crc32c } from '../../disk-io/crc32c.ts';
 import { parseShapes } from '../../model/named-shapes.ts';
 import { writeSyntheticPack } from '../../model/synthetic-pack.ts';
+import type { Activations } from '../../model/synthetic-tiles.ts';
 import type { ModelShape } from '../../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
 import { kvPageBytes, PAGE_POSITIONS, tileCount } from '../../pack/tile-shape.ts';
 import { promptOf } from './passes.ts';
 import type { Lane } from './resident-model.ts';
 
-/** A model that is little but attention, to see how fast keys and values are read. */
+/** Models that show one thing of a larger one: little but attention, or few layers. */
 
-const LAYERS = 64;
+type Like = Pick<ModelShape, 'width' | 'queryHeads' | 'kvHeads' | 'headDim' | 'ffnWidth'>;
+
+const ATTENTION_LAYERS = 64;
+const VOCABULARY = 512;
 
 /** Writes a pack with the heads of `like` and hardly any other weights into `folder`. */
-export async function writeAttentionPack(
-  like: Pick<ModelShape, 'queryHeads' | 'kvHeads' | 'headDim'>,
+export const writeAttentionPack = (
+  like: Pick<Like, 'queryHeads' | 'kvHeads' | 'headDim'>,
   positions: number,
+  folder: string,
+): Promise<PackFolder> => {
+  const shape = { ...like, width: 64, ffnWidth: 32 };
+  return writePack('attention', shape, ATTENTION_LAYERS, positions, 'a8', folder);
+};
+
+/** Writes a pack with two layers of the size of `like` into `folder`, with 4-bit or 8-bit activations. */
+export const writeLevelPack = (
+  like: Like,
+  positions: number,
+  activations: Activations,
+  folder: string,
+): Promise<PackFolder> => writePack(`layers-${activations}`, like, 2, positions, activations, folder);
+
+async function writePack(
+  name: string,
+  like: Like,
+  layers: number,
+  positions: number,
+  activations: Activations,
   folder: string,
 ): Promise<PackFolder> {
   const columns = {
-    name: 'attention',
+    name,
     model_type: 'llama',
-    hidden_size: 64,
-    num_hidden_layers: LAYERS,
+    hidden_size: like.width,
+    num_hidden_layers: layers,
     num_attention_heads: like.queryHeads,
     num_key_value_heads: like.kvHeads,
     head_dim: like.headDim,
-    intermediate_size: 32,
-    vocab_size: 512,
+    intermediate_size: like.ffnWidth,
+    vocab_size: VOCABULARY,
     max_position_embeddings: positions,
   };
   const text = `${Object.keys(columns).join(' ')}\n${Object.values(columns).join(' ')}`;
-  const target = join(folder, 'attention');
+  const target = join(folder, name);
   await writeSyntheticPack({
-    shape: parseShapes(text, 'attention')[0]!,
+    shape: parseShapes(text, name)[0]!,
     seed: 1,
-    storedLayers: LAYERS,
+    storedLayers: layers,
+    activations,
     target,
     fileSystem,
     crc32c,
