@@ -97,41 +97,63 @@ async function measurePasses(
       },
       signal,
     );
-    const perToken = 1 / model.weightBytes;
-    const promptMultiplyAdds = PROMPT_TOKENS * model.layerMultiplyAdds + model.headMultiplyAdds;
-    const attended = keyValueBytes(attentionPack, CONTEXT);
-    const attentionOnly = difference(s.attentionLong, s.attentionShort);
-    const name = pack.manifest.name;
-    const rows = [
-      row(`decode, ${name}, ${threads} threads`, perSecond(s.decode), scaled(s.read, perToken), 'tokens/s'),
-      row(`decode, ${name}, 1 thread`, perSecond(s.decodeSingle), scaled(s.readSingle, perToken), 'tokens/s'),
-      row(
-        `prompt of ${PROMPT_TOKENS} tokens, ${name}, ${threads} threads`,
-        perSecond(s.prompt, promptMultiplyAdds),
-        s.peak,
-        'multiply-adds/s',
-      ),
-      row(
-        `decode with 1 thread over 1/${threads} of ${threads} threads`,
-        perSecond(s.decodeSingle),
-        perSecond(s.decode, 1 / threads),
-        'tokens/s',
-      ),
-      row(`pass of ${DRAFTED} tokens over a pass of 1`, scaled(s.drafted, 1000), scaled(s.one, 1000), 'ms'),
-      row(
-        `attention of one token over ${CONTEXT} positions, ${threads} threads`,
-        perSecond(attentionOnly, attended),
-        s.read,
-        'bytes/s',
-      ),
-    ];
     await engine.close();
     await single.close();
-    return { kernel: lane.kernel, rows };
+    const attended = keyValueBytes(attentionPack, CONTEXT);
+    return { kernel: lane.kernel, rows: passRows(s, model, threads, attended) };
   } finally {
     await attention.close();
     await model.close();
   }
+}
+
+type PassSample =
+  | 'read'
+  | 'decode'
+  | 'attentionLong'
+  | 'attentionShort'
+  | 'readSingle'
+  | 'decodeSingle'
+  | 'one'
+  | 'drafted'
+  | 'peak'
+  | 'prompt';
+
+/** `attended`: bytes of keys and values that the long attention reads. */
+function passRows(
+  s: Readonly<Record<PassSample, Samples>>,
+  model: ResidentModel,
+  threads: number,
+  attended: number,
+): KernelRow[] {
+  const { name } = model.pack.manifest;
+  const perToken = 1 / model.weightBytes;
+  const promptMultiplyAdds = PROMPT_TOKENS * model.layerMultiplyAdds + model.headMultiplyAdds;
+  const attention = difference(s.attentionLong, s.attentionShort);
+  const single = perSecond(s.decodeSingle);
+  return [
+    row(`decode, ${name}, ${threads} threads`, perSecond(s.decode), scaled(s.read, perToken), 'tokens/s'),
+    row(`decode, ${name}, 1 thread`, single, scaled(s.readSingle, perToken), 'tokens/s'),
+    row(
+      `prompt of ${PROMPT_TOKENS} tokens, ${name}, ${threads} threads`,
+      perSecond(s.prompt, promptMultiplyAdds),
+      s.peak,
+      'multiply-adds/s',
+    ),
+    row(
+      `decode with 1 thread over 1/${threads} of ${threads} threads`,
+      single,
+      perSecond(s.decode, 1 / threads),
+      'tokens/s',
+    ),
+    row(`pass of ${DRAFTED} tokens over a pass of 1`, scaled(s.drafted, 1000), scaled(s.one, 1000), 'ms'),
+    row(
+      `attention of one token over ${CONTEXT} positions, ${threads} threads`,
+      perSecond(attention, attended),
+      s.read,
+      'bytes/s',
+    ),
+  ];
 }
 
 /** 4-bit over 8-bit activations, with the kernels of the fastest instruction set and with those that have no VNNI. */
