@@ -56,27 +56,6 @@ export async function* streamChat(
   return finish;
 }
 
-/** Streams a continuation of `prompt` as any client would, to its end; resolves to how many tokens it has. */
-export async function streamCompletion(url: string, prompt: string, maxTokens: number): Promise<number> {
-  const body = {
-    model: await modelName(url),
-    prompt,
-    max_tokens: maxTokens,
-    stream: true,
-    stream_options: { include_usage: true },
-  };
-  const response = await request(url, '/v1/completions', body, AbortSignal.timeout(SLOW));
-  let tokens: unknown;
-  for await (const data of readEvents(bodyOf(response))) {
-    if (data === '[DONE]') break;
-    const event = parse(data) as { error?: WireError; usage?: { completion_tokens?: unknown } | null };
-    if (event.error !== undefined) throw fromDaemon(event.error, 500);
-    tokens = event.usage?.completion_tokens ?? tokens;
-  }
-  if (typeof tokens === 'number') return tokens;
-  throw new PotluckError('DEVICE_LOST', 'The answer broke off: the daemon closed the connection');
-}
-
 interface ChatChunk {
   readonly error?: WireError;
   readonly choices?: readonly {
