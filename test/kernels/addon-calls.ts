@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { Addon, NativeModel, NativePool } from '../../src/kernels/addon.ts';
-import { encodeProgram } from '../../src/kernels/program.ts';
+import { ProgramEncoder } from '../../src/kernels/program.ts';
 import { shapeNumbers } from '../../src/kernels/shape-numbers.ts';
 import { tileBytes } from '../../src/pack/tile-shape.ts';
 import { makeSmallModel, smallShape } from './small-model.ts';
@@ -86,7 +86,7 @@ export function rightCalls(addon: Addon): Readonly<Record<string, (guarded: Guar
   const path = fileURLToPath(new URL('../../package-lock.json', import.meta.url));
   const { file } = addon.openFile(path, false);
   const kernel = addon.kernels().available[0]!;
-  const program = encodeProgram([
+  const program = new ProgramEncoder().encode([
     { op: 'begin', layer: 0, half: 'attention' },
     { op: 'tiles', layer: 0, half: 'attention', tiles: [{ offset: 0, slot: 0 }] },
     { op: 'end', layer: 0, half: 'attention' },
