@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
+import * as fileSystem from 'node:fs/promises';
 import { join } from 'node:path';
 import { PotluckError } from '../../errors/errors.ts';
+import { openTokenizer } from '../../model/open-tokenizer.ts';
 import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { ModelShape, WeightFormat } from '../../pack/manifest.ts';
 import { checkpointTokenizer, progressText } from '../pack-checkpoint.ts';
@@ -35,7 +37,7 @@ export async function evalPerplexity(options: PerplexityEvalOptions): Promise<Pe
   const { model, onProgress } = options;
   const isPack = existsSync(join(model, 'manifest.json'));
   const checkpoint = isPack ? options.reference : model;
-  const tokenizer = await checkpointTokenizer(isPack ? model : checkpoint!);
+  const tokenizer = isPack ? await openTokenizer(fileSystem, model) : await checkpointTokenizer(model);
   if (tokenizer === null)
     throw new PotluckError('CHECKPOINT_INVALID', `${model}: has no tokenizer, so texts cannot be measured.`);
   const texts = await readTexts(options.texts, tokenizer, options);
