@@ -3,6 +3,7 @@ import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import * as v from 'valibot';
 import type { Engine } from '../engine/engine.ts';
+import { GREEDY } from '../engine/generate.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import type { DaemonStatus } from './status.ts';
 
@@ -118,17 +119,7 @@ async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSc
     generated: [],
     maxTokens: body.maxTokens,
     stopTokens: body.stopTokens,
-    sampling: {
-      temperature: 0,
-      topP: 1,
-      topK: 0,
-      minP: 0,
-      seed: 0,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: new Map<number, number>(),
-    },
+    sampling: GREEDY,
   };
   const ids: number[] = [];
   let reason = 'stopped';

@@ -19,6 +19,19 @@ export interface Sampling {
   readonly logitBias: ReadonlyMap<number, number>;
 }
 
+/** Always the likeliest token. */
+export const GREEDY: Sampling = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  seed: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+};
+
 export interface GenerateRequest {
   readonly prompt: readonly number[];
   /** Tokens already generated (a request that moved): counted as output for penalties and the seed counter. */

@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
-import { describeError, type FileSystem, type OpenFile, readWholeFile } from '../pack/file-system.ts';
+import { type FileSystem, openToRead, readWholeFile } from '../pack/file-system.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
 import { tokenizerJsonOfModel } from './folder-tokenizer.ts';
 import { readGgufHeader } from './gguf/header.ts';
@@ -36,12 +36,7 @@ export async function openTokenizer(fileSystem: FileSystem, path: string): Promi
 }
 
 async function openGguf(fileSystem: FileSystem, path: string): Promise<Tokenizer> {
-  let file: OpenFile;
-  try {
-    file = await fileSystem.open(path, 'r');
-  } catch (error) {
-    throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
-  }
+  const file = await openToRead(fileSystem, path);
   try {
     const { metadata } = await readGgufHeader(file, path);
     const files = tokenizerFiles(new MetadataFields(metadata, path));

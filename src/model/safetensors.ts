@@ -1,5 +1,5 @@
 import { PotluckError } from '../errors/errors.ts';
-import { describeError, type FileSystem, type OpenFile, readFully } from '../pack/file-system.ts';
+import { type FileSystem, type OpenFile, openToRead, readFully } from '../pack/file-system.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
 import { BF16, type ElementFormat, F16, F32 } from './element-formats.ts';
 import { headerLength, readHeader, type TensorEntry } from './safetensors-header.ts';
@@ -21,12 +21,7 @@ export class Safetensors {
 
   /** Opens a file and reads its header. Rejects with CHECKPOINT_INVALID or DISK_READ. */
   static async open(fileSystem: FileSystem, path: string): Promise<Safetensors> {
-    let file: OpenFile;
-    try {
-      file = await fileSystem.open(path, 'r');
-    } catch (error) {
-      throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
-    }
+    const file = await openToRead(fileSystem, path);
     try {
       const { size } = await file.stat();
       if (size < 8) throw invalidCheckpoint(path, `has ${size} bytes: no header`);

@@ -45,6 +45,15 @@ export function errorNumber(error: unknown): string {
 export const describeError = (error: unknown): string =>
   error instanceof Error ? error.message : String(error);
 
+/** Opens a file that must be there. Rejects with DISK_READ. */
+export async function openToRead(fileSystem: FileSystem, path: string): Promise<OpenFile> {
+  try {
+    return await fileSystem.open(path, 'r');
+  } catch (error) {
+    throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
+  }
+}
+
 /** Fills `target` from `position`. Rejects with DISK_READ, also where the file ends early. */
 export async function readFully(
   file: OpenFile,

@@ -1,7 +1,14 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
-import { describeError, errorNumber, type FileSystem, readFully, readWholeFile } from './file-system.ts';
+import {
+  describeError,
+  errorNumber,
+  type FileSystem,
+  openToRead,
+  readFully,
+  readWholeFile,
+} from './file-system.ts';
 import type { FileEntry, Manifest } from './manifest.ts';
 import { invalidPack, MANIFEST_BYTES, manifestId, packBytes, readManifest } from './read-manifest.ts';
 
@@ -107,14 +114,6 @@ async function hashRange(
     await file.close();
   }
   return hash.digest('hex');
-}
-
-async function openToRead(fileSystem: FileSystem, path: string) {
-  try {
-    return await fileSystem.open(path, 'r');
-  } catch (error) {
-    throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
-  }
 }
 
 async function checkFile(fileSystem: FileSystem, folder: string, entry: FileEntry): Promise<void> {

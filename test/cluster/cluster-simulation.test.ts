@@ -4,7 +4,7 @@ import { type Cluster, createCluster } from '../../src/cluster/cluster.ts';
 import type { WebSocketLike } from '../../src/cluster/control-link.ts';
 import type { DeviceInfo } from '../../src/cluster/device.ts';
 import type { Discovery, FoundDevice } from '../../src/discovery/discovery.ts';
-import type { GenerateRequest } from '../../src/engine/generate.ts';
+import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { asPotluckError } from '../../src/errors/errors.ts';
 import { FakeHost, FakeNetwork, MODEL, OTHER_MODEL, promptFor } from './fake-host.ts';
 import { ManualTimers } from './manual-timers.ts';
@@ -70,17 +70,7 @@ const REQUEST: GenerateRequest = {
   generated: [],
   maxTokens: 1,
   stopTokens: [],
-  sampling: {
-    temperature: 0,
-    topP: 1,
-    topK: 0,
-    minP: 0,
-    seed: 1,
-    repetitionPenalty: 1,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    logitBias: new Map(),
-  },
+  sampling: { ...GREEDY, seed: 1 },
 };
 
 /** Devices in one process, with a clock that the test moves. */

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import WebSocket from 'ws';
 import { tilesOf } from '../../src/cluster/plan.ts';
-import type { GenerateRequest } from '../../src/engine/generate.ts';
+import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { FakeNetwork, fakeToken, MODEL, TILES } from './fake-host.ts';
 import { oneCluster, startDevice, type TestDevice, type TestDeviceOptions, until } from './ws-devices.ts';
 
@@ -27,17 +27,7 @@ const request = (maxTokens: number): GenerateRequest => ({
   generated: [],
   maxTokens,
   stopTokens: [0],
-  sampling: {
-    temperature: 0,
-    topP: 1,
-    topK: 0,
-    minP: 0,
-    seed: 1,
-    repetitionPenalty: 1,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    logitBias: new Map([[5, -1]]),
-  },
+  sampling: { ...GREEDY, seed: 1, logitBias: new Map([[5, -1]]) },
 });
 const answer = (maxTokens: number): number[] =>
   Array.from({ length: maxTokens }, (_, n) => fakeToken([1, 2, 3], n));

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import type { GenerateRequest } from '../../src/engine/generate.ts';
+import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import { FakeNetwork, fakeToken, MODEL, OTHER_MODEL, promptFor } from './fake-host.ts';
 import { oneCluster, startDevice, type TestDevice, type TestDeviceOptions, until } from './ws-devices.ts';
@@ -25,17 +25,7 @@ async function ask(device: TestDevice, model: typeof MODEL, maxTokens = 3): Prom
     generated: [],
     maxTokens,
     stopTokens: [],
-    sampling: {
-      temperature: 0,
-      topP: 1,
-      topK: 0,
-      minP: 0,
-      seed: 1,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: new Map(),
-    },
+    sampling: { ...GREEDY, seed: 1 },
   };
   const ids: number[] = [];
   for await (const event of device.cluster

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { createEngine, type Engine } from '../../src/engine/engine.ts';
-import type { GenerateEvent } from '../../src/engine/generate.ts';
+import { type GenerateEvent, GREEDY } from '../../src/engine/generate.ts';
 import { EVENTS_AHEAD } from '../../src/engine/generation.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import { type FakeOptions, FakeRunner, modelLogits, VOCABULARY } from './fake-runner.ts';
-import { collect, expectedEvents, GREEDY, request, turns } from './requests.ts';
+import { collect, expectedEvents, request, turns } from './requests.ts';
 
 function start(
   options: FakeOptions = {},

@@ -1,19 +1,12 @@
-import type { GenerateEvent, GenerateRequest, Generator, Sampling } from '../../src/engine/generate.ts';
+import {
+  type GenerateEvent,
+  type GenerateRequest,
+  type Generator,
+  GREEDY,
+} from '../../src/engine/generate.ts';
 import { Sampler } from '../../src/engine/sampler.ts';
 import { TokenHistory } from '../../src/engine/token-history.ts';
 import { modelLogits, VOCABULARY } from './fake-runner.ts';
-
-export const GREEDY: Sampling = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-};
 
 /** A request with a prompt of `length` tokens that differs by `seed`. */
 export function request(seed: number, length: number, more: Partial<GenerateRequest> = {}): GenerateRequest {

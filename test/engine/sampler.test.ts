@@ -1,9 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import type { Sampling } from '../../src/engine/generate.ts';
+import { GREEDY, type Sampling } from '../../src/engine/generate.ts';
 import { uniform } from '../../src/engine/random.ts';
 import { Sampler } from '../../src/engine/sampler.ts';
 import { TokenHistory } from '../../src/engine/token-history.ts';
-import { GREEDY } from './requests.ts';
 
 /** Logits about normal with deviation 3, with ties where `steps` is not 0. */
 function randomRow(seed: number, length: number, steps = 0): Float32Array {

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
 import { createEngine, type Engine } from '../../src/engine/engine.ts';
-import type { GenerateEvent, GenerateRequest } from '../../src/engine/generate.ts';
+import { type GenerateEvent, type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { uniform } from '../../src/engine/random.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import { FakeRunner } from './fake-runner.ts';
-import { expectedEvents, GREEDY, request, turns } from './requests.ts';
+import { expectedEvents, request, turns } from './requests.ts';
 
 /** Every run has another seed unless POTLUCK_SEED gives one; a failure names it. */
 const SEED = Number(process.env.POTLUCK_SEED ?? Math.floor(Math.random() * 1e9));

@@ -1,5 +1,5 @@
 import { createEngine, type Engine } from '../../engine/engine.ts';
-import type { GenerateRequest } from '../../engine/generate.ts';
+import { GREEDY } from '../../engine/generate.ts';
 import { PotluckError } from '../../errors/errors.ts';
 import { samples } from './alternate.ts';
 import type { Lane } from './resident-model.ts';
@@ -12,18 +12,6 @@ export const promptOf = (tokens: number, salt: number): number[] =>
 
 export const engineOf = (lane: Lane): Engine =>
   createEngine({ runner: lane.runner, limits: { maxSequences: 1, maxQueue: 1 }, defer: setImmediate });
-
-const GREEDY: GenerateRequest['sampling'] = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-};
 
 /** Seconds a token of a greedy answer of `tokens` tokens, as the engine gives it: the median of all but the first. */
 export async function decodeSeconds(engine: Engine, tokens: number, salt: number): Promise<number> {

@@ -1,5 +1,5 @@
 import { PotluckError } from '../../errors/errors.ts';
-import { describeError, type FileSystem, type OpenFile, readFully } from '../../pack/file-system.ts';
+import { type FileSystem, type OpenFile, openToRead, readFully } from '../../pack/file-system.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { invalidCheckpoint } from '../checkpoint-error.ts';
 import { F32 } from '../element-formats.ts';
@@ -44,12 +44,7 @@ export class GgufCheckpoint implements Checkpoint {
 
   /** Rejects with CHECKPOINT_INVALID, UNSUPPORTED_MODEL or DISK_READ. */
   static async open(fileSystem: FileSystem, path: string): Promise<GgufCheckpoint> {
-    let file: OpenFile;
-    try {
-      file = await fileSystem.open(path, 'r');
-    } catch (error) {
-      throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
-    }
+    const file = await openToRead(fileSystem, path);
     try {
       const { metadata, tensors } = await readGgufHeader(file, path);
       const fields = new MetadataFields(metadata, path);
