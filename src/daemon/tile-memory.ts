@@ -8,6 +8,7 @@ import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.
 import { leastWindowBytes, planWindow } from '../window-scheduler/plan-window.ts';
 import type { WindowTile } from '../window-scheduler/tile-runs.ts';
 import { Window } from '../window-scheduler/window.ts';
+import { lastingWeights } from './memory-account.ts';
 import type { MemoryKeeper, OpenMemory } from './memory-keeper.ts';
 import type { LocalModel } from './model-store.ts';
 import { TIMERS } from './timers.ts';
@@ -55,12 +56,14 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     tileBytes: windowTotal + expertTotal,
     leastWindow: leastWindowBytes(order) + leastExperts,
   };
-  const { weights } = keeper.plan(needs).account;
+  const { account, contextBytes } = keeper.plan(needs);
+  const { weights } = account;
   // A tile of the window is read in every pass, one of an expert only in some: the window comes first.
   const budget = Math.min(windowTotal, weights - leastExperts);
   const expertBytes = expertTotal === 0 ? 0 : Math.min(expertTotal, weights - budget);
-  const plan = planWindow(order, budget, diskRate);
-  const leastWindow = Math.max(leastWindowBytes(order), Math.min(windowTotal, plan.ringBytes)) + expertBytes;
+  const least = leastWindowBytes(order);
+  const plan = planWindow(order, lastingWeights(budget, contextBytes, least), diskRate);
+  const leastWindow = Math.max(least, Math.min(windowTotal, plan.ringBytes)) + expertBytes;
   const { mostKvPages: kvPages } = keeper.plan({ ...needs, leastWindow });
   // As much as may ever stay; one buffer of this Node holds no more than MAX_LENGTH, and what is over streams.
   const most = Math.min(windowTotal, keeper.budget ?? windowTotal);

@@ -22,7 +22,7 @@ export interface ReadCounterOptions {
   read(stretch: Stretch, memory: ArrayBuffer): Promise<ReadTimes>;
 }
 
-/** Times that a tile which is fetched anew may turn out bad again in one read. */
+/** Times that one tile is fetched anew in one read. */
 const MOST_RECOVERIES = 2;
 
 /**
@@ -70,7 +70,7 @@ export class ReadCounter {
       try {
         await this.#once(stretch, memory);
       } catch (second) {
-        await this.#recover(stretch, memory, second, MOST_RECOVERIES);
+        await this.#recover(stretch, memory, second, new Map());
       }
     }
   }
@@ -83,10 +83,21 @@ export class ReadCounter {
     this.#stats.cpuMicroseconds += cpuMicroseconds;
   }
 
-  /** Gets the tile from elsewhere, then reads the stretch from where its tiles now lie. */
-  async #recover(stretch: Stretch, memory: ArrayBuffer, fault: unknown, tries: number): Promise<void> {
+  /**
+   * Gets the tile from elsewhere, then reads the stretch from where its tiles now lie. `fetched` counts, by tile, those
+   * of this stretch so far: every tile of it may be bad, one after another.
+   */
+  async #recover(
+    stretch: Stretch,
+    memory: ArrayBuffer,
+    fault: unknown,
+    fetched: Map<number, number>,
+  ): Promise<void> {
     const { recover, locate } = this.#options;
-    if (!(fault instanceof TileFault) || !recover || this.#closed || tries === 0) throw faultOf(fault);
+    if (!(fault instanceof TileFault) || !recover || this.#closed) throw faultOf(fault);
+    const times = fetched.get(fault.tile) ?? 0;
+    if (times === MOST_RECOVERIES) throw fault.error;
+    fetched.set(fault.tile, times + 1);
     try {
       await recover(fault.tile, fault.error);
     } catch (error) {
@@ -100,7 +111,7 @@ export class ReadCounter {
       try {
         await this.#once(part, memory);
       } catch (error) {
-        await this.#recover(part, memory, error, tries - 1);
+        await this.#recover(part, memory, error, fetched);
       }
     }
   }

@@ -180,6 +180,26 @@ describe('native tile source', () => {
     expect(source.stats()).toMatchObject({ retries: 1, recovered: 1 });
   });
 
+  it('has every tile of a run fetched where all of them are bad', async () => {
+    const folder = await temporaryFolder();
+    const tiles = await writeTiles(`${folder}/tiles.bin`, Array(6).fill(4096));
+    const whole = Buffer.concat(tiles.map(({ content }) => content));
+    await writeFile(`${folder}/tiles.bin`, Buffer.alloc(whole.length));
+    const source = createNativeTileSource(addon, {
+      locate: tile => tiles[tile],
+      recover: async tile => {
+        const path = `${folder}/fetched-${tile}.bin`;
+        await writeFile(path, tiles[tile]!.content);
+        tiles[tile] = { ...tiles[tile]!, path, offset: 0 };
+      },
+    });
+    onTestFinished(() => source.close());
+    const memory = allocate(whole.length);
+    await source.read([0, 1, 2, 3, 4, 5], memory, 0);
+    expect(Buffer.compare(new Uint8Array(memory), whole)).toBe(0);
+    expect(source.stats()).toMatchObject({ recovered: 6 });
+  });
+
   it('says both what is wrong and why it could not be fetched, and does not try for ever', async () => {
     const path = `${await temporaryFolder()}/tiles.bin`;
     const tiles = await writeTiles(path, [4096]);
