@@ -5,6 +5,7 @@ import type { ModelShape } from '../pack/manifest.ts';
 import {
   constantsFloats,
   kvPageBytes,
+  kvSlackBytes,
   PAGE_POSITIONS,
   paddedVocabulary,
   tileCount,
@@ -69,7 +70,8 @@ export function accountMemory(input: AccountInput): Accounted {
     constants: constantsFloats(shape) * 4,
     activations: input.activationBytes ?? activationBytes(shape),
   };
-  const fixedBytes = Object.values(fixed).reduce((sum, bytes) => sum + bytes, 0);
+  const slack = kvSlackBytes(input.attentionTiles);
+  const fixedBytes = Object.values(fixed).reduce((sum, bytes) => sum + bytes, slack);
   const pageBytes = Math.max(1, kvPageBytes(shape, input.attentionTiles));
   const contextPages = Math.ceil(shape.context / PAGE_POSITIONS);
   const leastPages = Math.min(contextPages, LEAST_POSITIONS / PAGE_POSITIONS);
@@ -84,7 +86,7 @@ export function accountMemory(input: AccountInput): Accounted {
   const kv = Math.min(mostKvPages, Math.max(leastPages, input.kvPagesUsed)) * pageBytes;
   const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
   return {
-    account: { ...fixed, kv, weights: Math.floor(weights / 4096) * 4096 },
+    account: { ...fixed, kv: kv + slack, weights: Math.floor(weights / 4096) * 4096 },
     mostKvPages,
     contextBytes: Math.max(0, contextPages * pageBytes - kv),
   };

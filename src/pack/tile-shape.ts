@@ -248,3 +248,6 @@ function kvPartBytes(s: ModelShape): number {
 
 /** Bytes of one KV page on a device that holds `attentionTiles` attention tiles (all layers together). */
 export const kvPageBytes = (s: ModelShape, attentionTiles: number): number => attentionTiles * kvPartBytes(s);
+
+/** Most bytes that the system takes beyond whole KV pages: the pages of each attention tile lie together. */
+export const kvSlackBytes = (attentionTiles: number): number => attentionTiles * ALIGNMENT;

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { type AccountInput, accountMemory, lastingWeights } from '../../src/daemon/memory-account.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
 import { plainFeatures } from '../../src/pack/plain-shape.ts';
-import { kvPageBytes, PAGE_POSITIONS } from '../../src/pack/tile-shape.ts';
+import { kvPageBytes, kvSlackBytes, PAGE_POSITIONS } from '../../src/pack/tile-shape.ts';
 
 const shape: ModelShape = {
   weights: 'w4',
@@ -51,7 +51,7 @@ test.each([124, 140, 160, 200, 400].map(mib => mib << 20))(
     expect(total(account)).toBeLessThanOrEqual(budget);
     expect(account.weights).toBeGreaterThan(0);
     expect(account.weights % 4096).toBe(0);
-    expect(account.kv).toBe((256 / PAGE_POSITIONS) * kvPageBytes(shape, 40));
+    expect(account.kv).toBe((256 / PAGE_POSITIONS) * kvPageBytes(shape, 40) + kvSlackBytes(40));
     const full = accountMemory({ ...input, budget, kvPagesUsed: mostKvPages }).account;
     expect(total(full)).toBeLessThanOrEqual(budget);
     expect(full.weights).toBeGreaterThanOrEqual(input.leastWindow - 4096);
@@ -71,7 +71,7 @@ test('pages that are written take room from tiles, and nothing else', () => {
   const budget = 116 << 20;
   const { account: before } = accountMemory({ ...input, budget });
   const { account: after } = accountMemory({ ...input, budget, kvPagesUsed: 40 });
-  expect(after.kv).toBe(40 * kvPageBytes(shape, 40));
+  expect(after.kv).toBe(40 * kvPageBytes(shape, 40) + kvSlackBytes(40));
   expect(Math.abs(total(after) - total(before))).toBeLessThan(4096);
   expect({ ...after, kv: 0, weights: 0 }).toEqual({ ...before, kv: 0, weights: 0 });
 });

@@ -85,7 +85,7 @@ std::string Model::reserve() {
   for (const Rotation& r : shape.rotations) rotation_starts.push_back(rotation_starts.back() + size_t(r.pairs));
   place(nullptr, &scratch_bytes_);
   if (scratch_bytes_ > kMostScratch) return "needs more than 16 GiB of scratch memory; lower maxTokens";
-  page_bytes = size_t(shape.kv_page_bytes(limits.attention_tiles));
+  const size_t page_bytes = size_t(shape.kv_page_bytes(limits.attention_tiles));
   if (limits.kv_pages > 0 && page_bytes > kMostKv / size_t(limits.kv_pages)) return "kvPages: more than 4 TiB";
   kv_bytes_ = size_t(limits.kv_pages) * page_bytes + kOverread;
   scratch_ = static_cast<uint8_t*>(map_pages(scratch_bytes_, false));

@@ -107,8 +107,7 @@ class Model {
   float* square_factors = nullptr;  // [max_tokens, 2] of a token's queries and keys: 1 / sqrt(mean square + epsilon)
   std::vector<ThreadScratch> threads;
 
-  uint8_t* kv = nullptr;  // [kv_pages, kv_page_bytes]
-  size_t page_bytes = 0;
+  uint8_t* kv = nullptr;  // [attention_tiles, kv_pages, kv_part_bytes]: attention reads a tile's pages as one stream
 
   Batch batch;
   bool running = false;  // JS thread only

@@ -68,7 +68,7 @@ void ThreadRun::append(const Step& step, int64_t i, int64_t token) {
   turn_heads(step, i, token);
   const int32_t position = m_.batch.positions[size_t(token)];
   const int32_t number = m_.batch.pages_of(token)[position / kPagePositions];
-  uint8_t* page = kv_part(step, i) + size_t(number) * m_.page_bytes;
+  uint8_t* page = kv_part(step, i) + size_t(number * m_.shape.kv_part_bytes());
   const int at = int(position % kPagePositions);
   if (m_.shape.nibble_kv()) {
     even_heads(step, i, token);
@@ -90,7 +90,7 @@ void ThreadRun::attend(const Step& step, int64_t i, int64_t token, int first_hea
   args.heads = heads;
   args.head_dim = int(dim);
   args.kv = kv_part(step, i);
-  args.page_bytes = m_.page_bytes;
+  args.page_bytes = size_t(m_.shape.kv_part_bytes());
   args.pages = m_.batch.pages_of(token);
   args.positions = m_.batch.positions[size_t(token)] + 1;
   const int64_t window = m_.shape.layer_features[size_t(step.layer)].window;

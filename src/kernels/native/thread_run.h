@@ -61,8 +61,9 @@ class ThreadRun {
   void attention_tiles(const Step& step);
   // q, k and v of all tiles and tokens.
   void project(const Step& step);
+  // The pages of a tile.
   uint8_t* kv_part(const Step& step, int64_t i) const {
-    return m_.kv + tile(step, i).slot * m_.shape.kv_part_bytes();
+    return m_.kv + tile(step, i).slot * m_.limits.kv_pages * m_.shape.kv_part_bytes();
   }
   // Makes q, k and v of a token ready, and stores k and v in its page. No two threads may store into one page at once:
   // nibbles share bytes.
