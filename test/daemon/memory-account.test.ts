@@ -94,7 +94,7 @@ test('too little says the least that would do, and that does', () => {
 
 test('a sequence of full length fits beside the ring of a window, unless it took more than half', () => {
   const { contextBytes, account } = accountMemory({ ...input, budget: 130 << 20 });
-  expect(account.kv + contextBytes).toBe((1024 / PAGE_POSITIONS) * kvPageBytes(shape, 40));
+  expect(account.kv + contextBytes).toBe((1024 / PAGE_POSITIONS) * kvPageBytes(shape, 40) + kvSlackBytes(40));
   expect(lastingWeights(100, 30, 4)).toBe(70);
   expect(lastingWeights(100, 80, 4)).toBe(50);
   expect(lastingWeights(10, 30, 8)).toBe(8);
