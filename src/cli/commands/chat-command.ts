@@ -5,8 +5,11 @@ import { type AddressFlags, daemonUrl, withAddress } from './daemon-address.ts';
 interface ChatFlags extends AddressFlags {
   readonly model?: string;
   readonly maxTokens?: number;
-  readonly temperature?: number;
+  readonly temperature: number;
 }
+
+/** Small models in 4 bits wander off at the 1 that the API takes where nothing is said. */
+const CHAT_TEMPERATURE = 0.7;
 
 export function addChatCommand(program: Command): void {
   withAddress(program.command('chat'))
@@ -20,8 +23,11 @@ export function addChatCommand(program: Command): void {
     .option('--max-tokens <n>', 'most tokens of an answer', text =>
       parseInteger('--max-tokens', text, 1, 1 << 20),
     )
-    .option('--temperature <t>', '0 always takes the likeliest word', text =>
-      text === '0' ? 0 : parsePositive('--temperature', text),
+    .option(
+      '--temperature <t>',
+      'how freely words are drawn; 0 always takes the likeliest',
+      text => (text === '0' ? 0 : parsePositive('--temperature', text)),
+      CHAT_TEMPERATURE,
     )
     .action(async (words: string[], flags: ChatFlags) => {
       const { chat } = await import('../chat.ts');
@@ -30,7 +36,7 @@ export function addChatCommand(program: Command): void {
         prompt: words.length === 0 ? null : words.join(' '),
         model: flags.model ?? null,
         maxTokens: flags.maxTokens ?? null,
-        temperature: flags.temperature ?? null,
+        temperature: flags.temperature,
       };
       await chat(options, { input: process.stdin, output: process.stdout, error: process.stderr });
     });
