@@ -12,6 +12,8 @@ import { emulated, promptTokens } from './emulated.ts';
 import { type MemoryGroup, makeMemoryGroup } from './memory-group.ts';
 
 const MIB = 1 << 20;
+/** MiB over the least that one start found: how large a process starts differs by some from start to start. */
+const ROOM = 12;
 const cluster = `budget-${process.pid}`;
 
 interface Daemon {
@@ -48,7 +50,11 @@ async function up(group: MemoryGroup | null, ...args: string[]): Promise<Daemon>
   });
   group?.add(child.pid!);
   child.stdin!.write('go\n');
-  const [line] = await once(createInterface({ input: child.stdout! }), 'line');
+  const gone = once(child, 'exit').then(([code]) => {
+    throw new Error(`the daemon ended with code ${code} before it was up`);
+  });
+  const [line] = await Promise.race([once(createInterface({ input: child.stdout! }), 'line'), gone]);
+  gone.catch(() => undefined); // it may end later
   const { apiUrl, linkPort } = JSON.parse(String(line));
   return { child, apiUrl, linkPort };
 }
@@ -92,7 +98,7 @@ describe.skipIf(process.platform !== 'linux')('the budget holds', () => {
   test('in every phase, in a memory group of exactly that size where one can be made', {
     timeout: 90_000,
   }, async () => {
-    const budget = ((await leastMemory()) + 4) * MIB;
+    const budget = ((await leastMemory()) + ROOM) * MIB;
     const group = makeMemoryGroup(`potluck-test-${process.pid}`, budget);
     if (group) onTestFinished(() => group.remove());
     const { child, apiUrl, linkPort } = await up(group, '--memory', `${budget / MIB}M`);
@@ -122,7 +128,7 @@ describe.skipIf(process.platform !== 'linux')('the budget holds', () => {
   });
 
   test('of every emulated device, each its own', { timeout: 60_000 }, async () => {
-    const memory = ((await leastMemory()) + 8) * MIB;
+    const memory = ((await leastMemory()) + ROOM) * MIB;
     await emulated({ devices: 2, memory }, async emulation => {
       await generate(await emulation.hubUrl(), promptTokens(300), 120, []);
       for (const [i, { pid }] of emulation.devices.entries()) {
