@@ -113,7 +113,7 @@ export class Window {
 
   /** True where so much of the ring is handed out that reading ahead would soon stop: compute, and release. */
   get pressed(): boolean {
-    return 2 * heldBytes(this.#state) >= this.#layout.ringBytes;
+    return !this.resident && 2 * heldBytes(this.#state) >= this.#layout.ringBytes;
   }
 
   /** Bytes of the weights memory that were written and not given back. */

@@ -19,12 +19,14 @@ struct Engine {
   Pool pool;
 };
 
-// Row blocks of one matmul call, at most.
+// Row blocks of one matmul call for kTokenChunk tokens, at most.
 constexpr int kMostBlocks = 8;
+// Outputs of one matmul call for any number of tokens, at most, in row blocks.
+constexpr int kMostOutputs = kTokenChunk * kMostBlocks;
 
 // What one thread works in.
 struct ThreadScratch {
-  float* block;   // [kTokenChunk, kMostBlocks * 16] outputs of one matmul call
+  float* block;   // [kMostOutputs * 16] outputs of one matmul call, [tokens, blocks * 16]
   float* row;     // [width padded to 32] a normed row
   float* sum;     // [width padded to 32] the sum over all tiles of a half layer
   float* head;    // [head_dim padded to 32] a normed query or key
@@ -32,7 +34,7 @@ struct ThreadScratch {
   int32_t* picked;       // [max_tokens] tokens of one expert
   float* picked_weights; // [max_tokens]
   uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
-  float* hidden;  // [32] one group of FFN activations
+  float* hidden;  // [kMostOutputs / 4 * 32] FFN activations of a token, w4 only
   int32_t* partial;  // [kTokenChunk, width] this thread's part of the sums of a half layer
   float* scores;  // [kHeadsAtOnce, context rounded to 32]
   uint8_t* queries;  // [kHeadsAtOnce] quantized rows of head_dim padded to 32

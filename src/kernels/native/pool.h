@@ -1,5 +1,6 @@
 // Compute threads. A task runs on all of them at once; they share its items through a counter and meet at barriers.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -54,10 +55,21 @@ class Pool {
   // From work(): runs call(item) for every item, spread over the threads, and returns on all of them when all are done.
   template <typename Call>
   void each(int64_t items, const Call& call) {
-    for (;;) {
-      const int64_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
-      if (item >= items) break;
-      call(item);
+    each_stretch(items, [&](int64_t first, int64_t past) {
+      for (int64_t item = first; item < past; item++) call(item);
+    });
+  }
+
+  // The same with call(first, past) for stretches of items: long ones first, so that a thread reads memory as a stream,
+  // and short ones at the end, so that threads end together.
+  template <typename Call>
+  void each_stretch(int64_t items, const Call& call) {
+    int64_t first = next_item_.load(std::memory_order_relaxed);
+    while (first < items) {
+      const int64_t past = first + std::max<int64_t>(1, (items - first) / (4 * count_));
+      if (!next_item_.compare_exchange_weak(first, past, std::memory_order_relaxed)) continue;
+      call(first, past);
+      first = next_item_.load(std::memory_order_relaxed);
     }
     barrier();
   }

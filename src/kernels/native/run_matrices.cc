@@ -23,37 +23,47 @@ int64_t ThreadRun::item_blocks(int64_t blocks) const {
 
 void ThreadRun::output_panels(const Step& step, const Panel& panel, const Rows& rows) {
   const int64_t all = panel.padded_rows / kBlockRows, tiles = int64_t(step.tile_count);
-  // Few tokens: weights are read once, so an item is one tile's, and lies together. Threads add to sums of their own then:
-  // integers, so it does not matter which thread had which item. Many tokens: an item is a part of all sums.
-  const bool apart = tokens_ <= kTokenChunk;
-  const int64_t chunk = apart ? kMostBlocks : item_blocks(all), chunks = (all + chunk - 1) / chunk;
-  int32_t* sums = apart ? mine_.partial : m_.partial;
-  if (apart) std::fill(sums, sums + size_t(tokens_) * width(), 0);
-  pool_.each(apart ? chunks * tiles : chunks, [&](int64_t item) {
-    const int64_t block = item % chunks * chunk, first = apart ? item / chunks : 0, past = apart ? first + 1 : tiles;
-    for (int64_t i = first; i < past; i++)
-      output_blocks(step, panel, rows, i, block, std::min(chunk, all - block), sums);
+  if (tokens_ > kTokenChunk) {
+    // An item is a part of all sums: weights are used for many tokens, which takes longer than reading them.
+    const int64_t chunk = item_blocks(all);
+    pool_.each((all + chunk - 1) / chunk, [&](int64_t item) {
+      const int64_t block = item * chunk, blocks = std::min(chunk, all - block);
+      for (int64_t i = 0; i < tiles; i++) output_blocks(step, panel, rows, i, block, blocks, m_.partial);
+    });
+    return;
+  }
+  // Few tokens: a thread reads a tile as it lies, and adds to sums of its own. They are integers, so it does not matter
+  // which thread had which part.
+  std::fill(mine_.partial, mine_.partial + size_t(tokens_) * width(), 0);
+  pool_.each_stretch(all * tiles, [&](int64_t from, int64_t to) {
+    by_tile(from, to, all, [&](int64_t i, int64_t first, int64_t past) {
+      output_blocks(step, panel, rows, i, first, past - first, mine_.partial);
+    });
   });
-  if (apart) add_sums();
+  add_sums();
 }
 
 void ThreadRun::output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block,
                               int64_t blocks, int32_t* sums) {
-  const size_t channel = size_t(block * kBlockRows), stride = size_t(kMostBlocks) * 16;
-  const int channels = int(std::min(size_t(blocks) * 16, width() - channel));
-  const float* scale = m_.scale(step.layer, step.half) + channel;
   const float limit = m_.limit[step.half];
   const Picked picked = pick(step, i);
-  by_token_chunks(picked.count, [&](int64_t first, int count) {
-    matmul(tile(step, i).at, panel, block, int(blocks), rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
-    for (int t = 0; t < count; t++) {
-      float* out = mine_.block + size_t(t) * stride;
-      if (picked.weights != nullptr)
-        for (int c = 0; c < channels; c++) out[c] *= picked.weights[first + t];
-      mine_.saturated += kernels_.add_fixed(out, scale, channels, limit,
-                                            sums + size_t(picked.token(first + t)) * width() + channel);
-    }
-  });
+  const int64_t most = kMostOutputs / std::min<int64_t>(std::max<int64_t>(picked.count, 1), kTokenChunk);
+  for (const int64_t end = block + blocks; block < end; block += most) {
+    const int64_t now = std::min(most, end - block);
+    const size_t channel = size_t(block * kBlockRows), stride = size_t(now) * 16;
+    const int channels = int(std::min(stride, width() - channel));
+    const float* scale = m_.scale(step.layer, step.half) + channel;
+    by_token_chunks(picked.count, [&](int64_t first, int count) {
+      matmul(tile(step, i).at, panel, block, int(now), rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
+      for (int t = 0; t < count; t++) {
+        float* out = mine_.block + size_t(t) * stride;
+        if (picked.weights != nullptr)
+          for (int c = 0; c < channels; c++) out[c] *= picked.weights[first + t];
+        mine_.saturated += kernels_.add_fixed(out, scale, channels, limit,
+                                              sums + size_t(picked.token(first + t)) * width() + channel);
+      }
+    });
+  }
 }
 
 void ThreadRun::add_sums() {

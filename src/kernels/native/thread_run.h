@@ -45,12 +45,21 @@ class ThreadRun {
   int64_t item_blocks(int64_t blocks) const;
   // Adds the output panels of all tiles. Row of tile i and its n-th token in `rows`: i * max_tokens + n.
   void output_panels(const Step& step, const Panel& panel, const Rows& rows);
-  // Adds row blocks of the panel of tile i to `sums`: [tokens, width].
+  // Adds row blocks of the panel of tile i to `sums`: [tokens, width]; at most kMostBlocks where tokens are many.
   void output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block, int64_t blocks,
                      int32_t* sums);
   // Adds the sums of all threads to m_.partial.
   void add_sums();
 
+  // call(i, first, past) for the parts of a stretch that are of one tile i, which has `per_tile` items.
+  template <typename Call>
+  static void by_tile(int64_t first, int64_t past, int64_t per_tile, const Call& call) {
+    while (first < past) {
+      const int64_t i = first / per_tile, end = past < (i + 1) * per_tile ? past : (i + 1) * per_tile;
+      call(i, first - i * per_tile, end - i * per_tile);
+      first = end;
+    }
+  }
   template <typename Call>
   static void by_token_chunks(int64_t tokens, const Call& call) {
     for (int64_t t = 0; t < tokens; t += kTokenChunk) call(t, int(tokens - t < kTokenChunk ? tokens - t : kTokenChunk));
@@ -104,10 +113,10 @@ class ThreadRun {
   // --- run_ffn.cc ---
 
   void ffn_tiles(const Step& step);
-  // gate, up, h: [16]
-  void activate(const float* gate, const float* up, float* h);
-  // 32 intermediate columns: 4 row blocks (gate, up, gate, up).
-  void ffn_group(const Step& step, int64_t i, int64_t group);
+  // Groups of 32 intermediate columns of tile i, each of 4 row blocks (gate, up, gate, up).
+  void ffn_groups(const Step& step, int64_t i, int64_t group, int64_t groups);
+  // The activations of `groups` groups of one token, from its gate and up outputs, into `row` of m_.hidden.
+  void hide(const float* outputs, const float* a4, int64_t group, int64_t groups, int64_t row);
 
   // --- run_head.cc ---
 
