@@ -94,6 +94,7 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
     low[c] = _mm512_and_si512(w, low_nibbles);
     high[c] = _mm512_and_si512(_mm512_srli_epi16(w, 4), low_nibbles);
   }
+#pragma GCC unroll 8
   for (int t = 0; t < T; t++, q += stride, bias += stride) {
     __m512i even = broadcast4(bias), odd = _mm512_setzero_si512();
     for (int c = 0; c < 4; c++) {

@@ -178,10 +178,12 @@ int64_t add_fixed(const float* v, const float* scale, int n, float limit, int32_
   for (int i = 0; i < n; i += 16) {
     const int count = least(16, n - i);
     F r = Lanes::mul(Lanes::load_n(v + i, count), Lanes::load_n(scale + i, count));
-    const M inside = Lanes::both(Lanes::le(low, r), Lanes::le(r, high));
-    saturated += 16 - Lanes::count(inside);
-    const F clamped = Lanes::select(Lanes::lt(zero, r), high, Lanes::select(Lanes::lt(r, zero), low, zero));
-    r = Lanes::select(inside, r, clamped);
+    const M inside = Lanes::le(Lanes::floats(magnitudes(r)), high);
+    if (Lanes::count(inside) < 16) {
+      saturated += 16 - Lanes::count(inside);
+      const F clamped = Lanes::select(Lanes::lt(zero, r), high, Lanes::select(Lanes::lt(r, zero), low, zero));
+      r = Lanes::select(inside, r, clamped);
+    }
     const I sum = Lanes::add_int(Lanes::load_int_n(partial + i, count), Lanes::to_int(r));
     Lanes::store_int_n(partial + i, sum, count);
   }

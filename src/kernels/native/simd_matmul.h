@@ -12,6 +12,9 @@ namespace {
 
 // Bytes of one group: nibbles, then 16 halves.
 constexpr size_t kGroupBytes = 288;
+// What is asked of memory before its turn. With more than one token a processor's own prefetching falls behind: 8 tokens
+// took 1.4 times as long without this.
+constexpr size_t kGroupsAhead = 16;
 
 // One row block times T tokens.
 template <int T>
@@ -21,8 +24,10 @@ inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x
   const uint8_t* scales = q + x.columns;
   const uint8_t* biases = scales + groups * 4;
   F acc[T];
+#pragma GCC unroll 8
   for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
   for (size_t g = 0; g < groups; g++, panel += kGroupBytes) {
+    for (size_t line = 0; line < kGroupBytes; line += 64) __builtin_prefetch(panel + kGroupsAhead * kGroupBytes + line, 0, 3);
     const F weight_scales = Lanes::load_half(panel + 256);
     w4_group<T>(panel, q + g * 32, biases + g * 4, x.stride, [&](int t, I sum) __attribute__((always_inline)) {
       float scale;
@@ -30,6 +35,7 @@ inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x
       acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(weight_scales, Lanes::set1(scale)), acc[t]);
     });
   }
+#pragma GCC unroll 8
   for (int t = 0; t < T; t++) Lanes::store(out + (token + size_t(t)) * out_stride, acc[t]);
 }
 
@@ -38,6 +44,7 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
   for (int b = 0; b < blocks; b++, panel += groups * kGroupBytes, out += 16) {
     int t = 0;
     for (; t + kW4Tokens <= tokens; t += kW4Tokens) w4_block<kW4Tokens>(panel, groups, *x, size_t(t), out, out_stride);
+    for (; kW4Tokens > 8 && t + 8 <= tokens; t += 8) w4_block<8>(panel, groups, *x, size_t(t), out, out_stride);
     for (; kW4Tokens > 4 && t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
     for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
     for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
