@@ -183,13 +183,14 @@ class Daemon {
   }
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
-  #checkMemory({ shape, tiles }: Manifest): void {
-    this.#keeper.check({
+  #checkMemory({ shape, tiles, files }: Manifest): void {
+    const needs = {
       shape,
       attentionTiles: tiles.filter(tile => tile.kind === 'attention').length,
       tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),
       leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
-    });
+    };
+    this.#keeper.check(needs, files.find(({ name }) => name === 'tokenizer.json')?.bytes ?? 0);
   }
 
   #running(): Cluster {

@@ -74,6 +74,14 @@ describe('the keeper of memory', () => {
     expect(total(keeper.account)).toBeLessThanOrEqual(400 * MIB);
   });
 
+  test('a start leaves room for the tokenizer: by its file, and by the vocabulary where that says less', () => {
+    const { keeper } = machine(160 * MIB);
+    keeper.check(world160(500 * MIB), 512 << 10);
+    expect(() => keeper.check(world160(500 * MIB), 3 * MIB)).toThrow(/at least 1(6[1-9]|7\d) MiB/);
+    // 8192 tokens never take more than 8 MiB
+    keeper.check(world160(500 * MIB), 1 * MIB);
+  });
+
   test('unpins when the process grows, and pins again a while after it shrank', () => {
     const { world, keeper, begin, resident } = machine(400 * MIB);
     begin();

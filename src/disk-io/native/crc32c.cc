@@ -17,17 +17,6 @@ uint32_t multiply(uint32_t a, uint32_t b) {
   return product;
 }
 
-// x^(8 * bytes): multiplying with it appends that many zero bytes.
-uint32_t zero_bytes(uint64_t bytes) {
-  uint32_t square = kOne >> 8;
-  uint32_t power = kOne;
-  for (; bytes != 0; bytes >>= 1) {
-    if (bytes & 1) power = multiply(square, power);
-    square = multiply(square, square);
-  }
-  return power;
-}
-
 struct Tables {
   uint32_t at[8][256];
 };
@@ -51,7 +40,7 @@ uint32_t little_endian(const uint8_t* p) {
 }
 
 struct Variants {
-  Crc32cVariant list[3];
+  Crc32cVariant list[4];
   size_t count = 0;
   void add(const char* name, Crc32cFunction run) {
     if (run != nullptr) list[count++] = Crc32cVariant{name, run};
@@ -63,6 +52,7 @@ const Variants& variants() {
     Variants v;
     v.add("table", crc32c_table);
     v.add("sse4.2", crc32c_sse42());
+    v.add("vpclmulqdq", crc32c_vpclmul());
     v.add("arm-crc", crc32c_arm());
     return v;
   }();
@@ -70,6 +60,16 @@ const Variants& variants() {
 }
 
 }  // namespace
+
+uint32_t crc32c_zero_bytes(uint64_t bytes) {
+  uint32_t square = kOne >> 8;
+  uint32_t power = kOne;
+  for (; bytes != 0; bytes >>= 1) {
+    if (bytes & 1) power = multiply(square, power);
+    square = multiply(square, square);
+  }
+  return power;
+}
 
 uint32_t crc32c_table(uint32_t seed, const uint8_t* data, size_t bytes) {
   const auto& t = kTables.at;
@@ -85,7 +85,7 @@ uint32_t crc32c_table(uint32_t seed, const uint8_t* data, size_t bytes) {
 }
 
 Crc32cShift::Crc32cShift(uint64_t bytes) {
-  const uint32_t power = zero_bytes(bytes);
+  const uint32_t power = crc32c_zero_bytes(bytes);
   for (int k = 0; k < 4; k++)
     for (uint32_t i = 0; i < 256; i++) tables[k][i] = multiply(power, i << (8 * k));
 }

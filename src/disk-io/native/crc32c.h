@@ -20,6 +20,9 @@ size_t crc32c_variants(const Crc32cVariant** variants);
 // The fastest variant.
 uint32_t crc32c(uint32_t seed, const uint8_t* data, size_t bytes);
 
+// x^(8 * bytes) modulo the polynomial, in reflected order: multiplying with it appends that many zero bytes.
+uint32_t crc32c_zero_bytes(uint64_t bytes);
+
 // The register after `bytes` zero bytes, as four tables: the value is the xor of tables[i][byte i of the register].
 struct Crc32cShift {
   uint32_t tables[4][256];
@@ -32,6 +35,7 @@ struct Crc32cShift {
 // One file each; nullptr where the processor or the compiler's target lacks the instructions.
 uint32_t crc32c_table(uint32_t seed, const uint8_t* data, size_t bytes);
 Crc32cFunction crc32c_sse42();
+Crc32cFunction crc32c_vpclmul();
 Crc32cFunction crc32c_arm();
 
 }  // namespace potluck
