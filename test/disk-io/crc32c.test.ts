@@ -39,7 +39,8 @@ describe('CRC-32C', () => {
     const bytes = patternBytes(60_000, 7);
     // Around the 8, 3 * 256 and 3 * 8192 bytes of the interleaved loops, and the 256 of the folded one.
     const lengths = [
-      0, 1, 7, 8, 9, 63, 255, 256, 257, 511, 512, 767, 768, 769, 775, 1536, 24_575, 24_576, 24_577, 25_344, 49_152, 50_001,
+      0, 1, 7, 8, 9, 63, 255, 256, 257, 511, 512, 767, 768, 769, 775, 1536, 24_575, 24_576, 24_577, 25_344,
+      49_152, 50_001,
     ];
     for (const length of lengths) {
       for (const start of [0, 1, 3, 8]) {
