@@ -15,6 +15,8 @@ export interface FrameStreamOptions {
   /** Most bytes that may wait to be sent; a device that reads no more is lost. */
   readonly maxBacklog: number;
   readonly sink: FrameSink;
+  /** Called with the size of each piece that came, when it is not needed any more. */
+  readonly onReceived?: ((bytes: number) => void) | undefined;
   /** Called once, when the stream is over for any reason but `close`. */
   readonly lost: (error: PotluckError) => void;
 }
@@ -59,6 +61,7 @@ export class FrameStream {
           new PotluckError(cause.code, `Device ${this.#options.device}: ${cause.message}`, { cause: error }),
         );
       }
+      this.#options.onReceived?.(chunk.length);
     });
   }
 

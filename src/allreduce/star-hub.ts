@@ -17,6 +17,7 @@ import {
   requireLittleEndian,
   TOTAL,
 } from './frame.ts';
+import { type HubFrames, hubFrames } from './frame-memory.ts';
 import { DISCARD, type PayloadTarget } from './frame-parser.ts';
 import { FrameStream } from './frame-stream.ts';
 import { type LogitColumns, logitColumnCount, scatterLogits } from './logit-columns.ts';
@@ -35,6 +36,10 @@ export interface StarHubOptions extends PassLimits {
   readonly epoch: number;
   readonly spokes: readonly HubSpoke[];
   readonly timers: Timers;
+  /** Memory of this plan's frames; made here where absent. */
+  readonly frames?: HubFrames;
+  /** See FrameStreamOptions. */
+  readonly onReceived?: (bytes: number) => void;
   /** Milliseconds; 60 s each where absent. */
   readonly deadlines?: { readonly sum?: number; readonly logits?: number };
 }
@@ -106,6 +111,7 @@ class Spoke {
         begin: header => hub.beginFrame(this, header),
         end: header => hub.endFrame(this, header),
       },
+      onReceived: options.onReceived,
       lost: error => hub.loseSpoke(this, error),
     });
   }
@@ -130,11 +136,11 @@ class Hub implements StarHub {
   #step = 0;
   #words = 0;
   #logitRows = 0;
-  #passFrame: OutgoingFrame | undefined;
+  #passFrame: OutgoingFrame;
   /** What the spokes sent of this step adds up here, and goes out from here as TOTAL. */
-  #sums: OutgoingFrame | undefined;
+  #sums: OutgoingFrame;
   /** The TOTAL of the last step may still be going out from here. */
-  #otherSums: OutgoingFrame | undefined;
+  #otherSums: OutgoingFrame;
   readonly #addTarget: { kind: 'add'; sums: Int32Array } = { kind: 'add', sums: new Int32Array(0) };
 
   #own: Int32Array | undefined;
@@ -147,6 +153,9 @@ class Hub implements StarHub {
     requireLittleEndian();
     this.#options = options;
     this.alone = options.spokes.length === 0;
+    const { pass, sums } = options.frames ?? hubFrames(options);
+    this.#passFrame = pass;
+    [this.#sums, this.#otherSums] = sums;
     this.#spokes = options.spokes.map(spoke => new Spoke(this, spoke, options));
     for (const spoke of this.#spokes) spoke.frames.start();
   }
@@ -186,7 +195,7 @@ class Hub implements StarHub {
     this.#sumBegan = this.#options.timers.now();
     // Added now and not at the end: the time until the spokes' partials come is free.
     this.#own = partial;
-    addInto(this.#sums!.ints, partial, this.#words);
+    addInto(this.#sums.ints, partial, this.#words);
     if (this.#everyPartialHere()) {
       this.#finishSum();
       return Promise.resolve();
@@ -280,7 +289,7 @@ class Hub implements StarHub {
       throw outOfTurn(header, `${header.length} bytes where the pass has ${this.#words * 4}`);
     spoke.partialBegan = true;
     // Addition has no order, so partials of several spokes may arrive interleaved into the same sums.
-    this.#addTarget.sums = this.#sums!.ints;
+    this.#addTarget.sums = this.#sums.ints;
     return this.#addTarget;
   }
 
@@ -306,7 +315,7 @@ class Hub implements StarHub {
   #finishSum(): void {
     const own = this.#own!;
     const words = this.#words;
-    const frame = this.#sums!;
+    const frame = this.#sums;
     this.#own = undefined;
     const { epoch } = this.#options;
     const step = this.#step++;
@@ -320,7 +329,7 @@ class Hub implements StarHub {
   }
 
   /** `frame`, or another where it is still going out or too small, with zeros for this pass. */
-  #clearSums(frame: OutgoingFrame | undefined): OutgoingFrame {
+  #clearSums(frame: OutgoingFrame): OutgoingFrame {
     const free = freeFrame(frame, this.#words * 4);
     if (free === frame) free.ints.fill(0, 0, this.#words);
     return free;

@@ -16,6 +16,7 @@ import {
   requireLittleEndian,
   TOTAL,
 } from './frame.ts';
+import { type SpokeFrames, spokeFrames } from './frame-memory.ts';
 import { DISCARD, type PayloadTarget } from './frame-parser.ts';
 import { FrameStream } from './frame-stream.ts';
 import { gatherLogits, type LogitColumns, logitColumnCount } from './logit-columns.ts';
@@ -31,6 +32,10 @@ export interface StarSpokeOptions extends PassLimits {
   /** Vocabulary ranges of this device's head tiles, in tile order. */
   readonly logitColumns: readonly LogitColumns[];
   readonly timers: Timers;
+  /** Memory of this plan's frames; made here where absent. */
+  readonly frames?: SpokeFrames;
+  /** See FrameStreamOptions. */
+  readonly onReceived?: (bytes: number) => void;
   /** Milliseconds; 60 s where absent. */
   readonly deadlines?: { readonly sum?: number };
 }
@@ -100,8 +105,8 @@ class Spoke implements StarSpoke {
   #handler: PassHandler | undefined;
   #broken: PotluckError | undefined;
   /** Memory that passes arrive in; only while no handler reads it. */
-  #passPayload = Buffer.alloc(0);
-  #partialFrame: OutgoingFrame | undefined;
+  #passPayload: Buffer;
+  #partialFrame: OutgoingFrame;
   #logitsFrame: OutgoingFrame | undefined;
   /** The number of the newest pass that the hub began. */
   #newest = 0;
@@ -114,6 +119,9 @@ class Spoke implements StarSpoke {
     requireLittleEndian();
     this.#options = options;
     this.#columnCount = logitColumnCount(options.logitColumns);
+    const { pass, partial } = options.frames ?? spokeFrames(options);
+    this.#passPayload = pass;
+    this.#partialFrame = partial;
     const partialBytes = options.maxTokens * options.width * 4;
     this.#frames = new FrameStream({
       device: options.hub,
@@ -122,6 +130,7 @@ class Spoke implements StarSpoke {
       limits: { [PASS]: mostPassBytes(options), [TOTAL]: partialBytes, [FAIL]: MOST_FAIL_BYTES },
       maxBacklog: 2 * (partialBytes + options.maxLogitRows * this.#columnCount * 4) + (64 << 10),
       sink: { begin: header => this.#beginFrame(header), end: header => this.#endFrame(header) },
+      onReceived: options.onReceived,
       lost: error => this.#lose(error),
     });
   }

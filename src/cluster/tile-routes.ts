@@ -1,10 +1,13 @@
 import type { ErrorCode } from '../errors/errors.ts';
 import { ERRORS } from '../errors/errors.ts';
 
+/** So many bytes that a tile is read into. */
+export type TileMemory = (bytes: number) => Uint8Array;
+
 /** What the link port serves to other devices. */
 export interface TileReaders {
-  /** Bytes of the tile with this SHA-256; undefined where it is not here. */
-  readTile(sha256: string): Promise<Uint8Array | undefined>;
+  /** Bytes of the tile with this SHA-256, in memory that `memory` gives; undefined where it is not here. */
+  readTile(sha256: string, memory: TileMemory): Promise<Uint8Array | undefined>;
   /** A file of a pack (manifest.json, constants.bin, tokenizer.json ...); undefined where it is not here. */
   readPackFile(modelId: string, name: string): Promise<Uint8Array | undefined>;
 }
@@ -20,11 +23,15 @@ const TILE = /^\/potluck\/tile\/([0-9a-f]{64})$/;
 const PACK_FILE = /^\/potluck\/pack\/([0-9a-f]{16,64})\/([A-Za-z0-9][A-Za-z0-9._-]{0,99})$/;
 
 /** Answers GET `path` of the link port, or null where the path is not one of these routes. Rejects where reading fails. */
-export async function tileRoutes(path: string, readers: TileReaders): Promise<RouteAnswer | null> {
+export async function tileRoutes(
+  path: string,
+  readers: TileReaders,
+  memory: TileMemory = bytes => new Uint8Array(bytes),
+): Promise<RouteAnswer | null> {
   const tile = TILE.exec(path);
   if (tile !== null) {
     // content has this address for ever
-    return answer(await readers.readTile(tile[1]!), 'public, max-age=31536000, immutable');
+    return answer(await readers.readTile(tile[1]!, memory), 'public, max-age=31536000, immutable');
   }
   const file = PACK_FILE.exec(path);
   if (file !== null) return answer(await readers.readPackFile(file[1]!, file[2]!), 'no-cache');

@@ -189,6 +189,7 @@ class Daemon {
       attentionTiles: tiles.filter(tile => tile.kind === 'attention').length,
       tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),
       leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
+      frameBytes: 0,
     };
     this.#keeper.check(needs, files.find(({ name }) => name === 'tokenizer.json')?.bytes ?? 0);
   }

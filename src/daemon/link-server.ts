@@ -12,6 +12,10 @@ import { TENSOR_PATH, type TensorArrivals } from './tensor-links.ts';
 export const CONTROL_PATH = '/potluck/control';
 const DIAL_MILLISECONDS = 5000;
 const MOST_CONNECTIONS = 256;
+/** Tiles and files in memory on their way to others, whatever the number of devices that ask. */
+const MOST_SENDING = 2;
+/** A device that takes nothing for this long makes room for others. */
+const SENDING_MILLISECONDS = 30_000;
 
 export interface LinkServer {
   readonly port: number;
@@ -28,7 +32,8 @@ export interface LinkServerOptions {
 
 /** Listens on all addresses. Rejects with PORT_IN_USE. */
 export async function openLinkServer(options: LinkServerOptions): Promise<LinkServer> {
-  const server = createServer((request, response) => void answer(request, response, options));
+  const turns = new Turns(MOST_SENDING);
+  const server = createServer((request, response) => void answer(request, response, options, turns));
   server.maxConnections = MOST_CONNECTIONS;
   server.headersTimeout = 10_000;
   server.requestTimeout = 60_000;
@@ -57,9 +62,13 @@ async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   { readers, onError }: LinkServerOptions,
+  turns: Turns,
 ): Promise<void> {
+  const closed = new Promise<void>(resolve => response.once('close', () => resolve()));
+  const turn = await turns.take();
+  response.setTimeout(SENDING_MILLISECONDS, () => response.destroy());
   try {
-    const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers) : null;
+    const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers, turn.memory) : null;
     if (found === null) {
       response.writeHead(404, { 'content-type': 'text/plain' }).end('There is nothing here.\n');
       return;
@@ -69,6 +78,41 @@ async function answer(
     const known = asPotluckError(error);
     onError(known);
     response.writeHead(500, { 'content-type': 'text/plain' }).end(`${known.code}\n`);
+  } finally {
+    // Only now, that nothing is read into the memory or sent from it.
+    void closed.then(() => turns.giveBack(turn));
+  }
+}
+
+/** Memory for one tile on its way, used again for the next: new memory for each would be garbage for long. */
+class Turn {
+  #bytes = new Uint8Array(0);
+
+  readonly memory = (bytes: number): Uint8Array => {
+    if (this.#bytes.length < bytes) this.#bytes = new Uint8Array(bytes);
+    return this.#bytes.subarray(0, bytes);
+  };
+}
+
+/** Lets so many go on at a time; the others wait in line. */
+class Turns {
+  readonly #free: Turn[];
+  readonly #waiting: ((turn: Turn) => void)[] = [];
+
+  constructor(count: number) {
+    this.#free = Array.from({ length: count }, () => new Turn());
+  }
+
+  take(): Promise<Turn> {
+    const turn = this.#free.pop();
+    if (turn) return Promise.resolve(turn);
+    return new Promise(resolve => this.#waiting.push(resolve));
+  }
+
+  giveBack(turn: Turn): void {
+    const next = this.#waiting.shift();
+    if (next) next(turn);
+    else this.#free.push(turn);
   }
 }
 

@@ -20,6 +20,8 @@ export interface MemoryAccount {
   readonly reserve: number;
   readonly constants: number;
   readonly activations: number;
+  /** Frames of the links to the other devices of the plan. */
+  readonly frames: number;
   /** Keys and values: the pages that were ever written, and at least LEAST_POSITIONS. */
   readonly kv: number;
   /** What is left for tiles, pinned and ring; without a budget, all of them. */
@@ -37,6 +39,7 @@ export interface AccountInput {
   readonly leastWindow: number;
   /** Of the backend, as it says; null before it opened the model: then they are computed. */
   readonly activationBytes: number | null;
+  readonly frameBytes: number;
   /** What the process takes beside this account. */
   readonly processBytes: number;
   readonly reserveBytes: number;
@@ -69,6 +72,7 @@ export function accountMemory(input: AccountInput): Accounted {
     reserve: input.reserveBytes,
     constants: constantsFloats(shape) * 4,
     activations: input.activationBytes ?? activationBytes(shape),
+    frames: input.frameBytes,
   };
   const slack = kvSlackBytes(input.attentionTiles);
   const fixedBytes = Object.values(fixed).reduce((sum, bytes) => sum + bytes, slack);

@@ -19,6 +19,8 @@ export interface PlanNeeds {
   readonly attentionTiles: number;
   readonly tileBytes: number;
   readonly leastWindow: number;
+  /** Of the links to other devices; they are written before the plan is opened here. */
+  readonly frameBytes: number;
 }
 
 /** What of a plan takes memory, once it is open. */
@@ -174,7 +176,9 @@ export class MemoryKeeper {
     const open = this.#open;
     if (!open) return 0;
     const kv = this.#kvPagesUsed * kvPageBytes(open.shape, open.attentionTiles);
-    return constantsFloats(open.shape) * 4 + open.activationBytes + kv + open.window.memoryBytes;
+    return (
+      constantsFloats(open.shape) * 4 + open.activationBytes + open.frameBytes + kv + open.window.memoryBytes
+    );
   }
 
   #make(
@@ -183,9 +187,10 @@ export class MemoryKeeper {
     reserveBytes: number,
     kvPagesUsed: number,
   ): Accounted {
-    const { shape, attentionTiles, tileBytes, leastWindow } = needs;
+    const { shape, attentionTiles, tileBytes, leastWindow, frameBytes } = needs;
     return accountMemory({
-      ...{ shape, attentionTiles, tileBytes, leastWindow, activationBytes, reserveBytes, kvPagesUsed },
+      ...{ shape, attentionTiles, tileBytes, leastWindow, frameBytes },
+      ...{ activationBytes, reserveBytes, kvPagesUsed },
       budget: this.#budget,
       windowBytes: this.#options.windowBytes,
       processBytes: this.#processBytes(),

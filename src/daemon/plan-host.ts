@@ -1,4 +1,12 @@
 import { open as openFile } from 'node:fs/promises';
+import {
+  frameBytes,
+  type HubFrames,
+  hubFrames,
+  type SpokeFrames,
+  type StarRole,
+  spokeFrames,
+} from '../allreduce/frame-memory.ts';
 import { createStarHub, type StarHub, type StarStats } from '../allreduce/star-hub.ts';
 import { createStarSpoke, type StarSpoke } from '../allreduce/star-spoke.ts';
 import { type Plan, tilesOf } from '../cluster/plan.ts';
@@ -17,6 +25,7 @@ import { readFully } from '../pack/file-system.ts';
 import { paddedVocabulary } from '../pack/tile-shape.ts';
 import type { MemoryKeeper } from './memory-keeper.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
+import { receivedBytes } from './small-heap.ts';
 import { dialTensorLink, type TensorArrivals } from './tensor-links.ts';
 import { openTileMemory } from './tile-memory.ts';
 import { TIMERS } from './timers.ts';
@@ -56,6 +65,13 @@ export interface OpenPlan {
   close(): Promise<void>;
 }
 
+/** This device's part of a plan, before it is connected to the others. */
+interface OpenDevice {
+  readonly device: DevicePass;
+  readonly source: TileSource;
+  readonly frames: { readonly hub: HubFrames | null; readonly spoke: SpokeFrames | null };
+}
+
 /** Loads this device's part of a plan, connects it to the others, and takes it down again. One plan at a time. */
 export class PlanHost {
   readonly #options: PlanHostOptions;
@@ -90,15 +106,19 @@ export class PlanHost {
       const own = tilesOf(plan, index);
       this.#options.store.use(model, own);
       const tiles = deviceTiles(model.manifest, own);
-      const part = await this.#openDevice(model, tiles, resources);
+      const role = plan.devices.length === 1 ? 'alone' : index === 0 ? 'hub' : 'spoke';
+      const part = await this.#openDevice(model, tiles, role, resources);
       signal.throwIfAborted();
       const star =
-        index === 0
-          ? await this.#openHub(plan, part.device, signal)
-          : await this.#openSpoke(plan, part.device, signal);
+        role === 'alone'
+          ? null
+          : role === 'hub'
+            ? await this.#openHub(plan, part, signal)
+            : await this.#openSpoke(plan, part, signal);
       if (star) resources.push(() => star.close());
       const embed = index === 0 ? await openEmbedding(model, resources) : null;
-      this.#open = { plan, model, tiles, ...part, star, embed, close };
+      const { device, source } = part;
+      this.#open = { plan, model, tiles, device, source, star, embed, close };
       return { kvPages: part.device.kvPages };
     } catch (error) {
       await close();
@@ -128,9 +148,15 @@ export class PlanHost {
     await open?.close();
   }
 
-  async #openDevice(model: LocalModel, tiles: DeviceTiles, resources: (() => Promise<void> | void)[]) {
+  async #openDevice(
+    model: LocalModel,
+    tiles: DeviceTiles,
+    role: StarRole,
+    resources: (() => Promise<void> | void)[],
+  ): Promise<OpenDevice> {
     const { backend, keeper } = this.#options;
     const { manifest } = model;
+    const limits = { ...passLimits(manifest.shape), width: manifest.shape.width };
     const constants = backend.allocate(model.constants.byteLength);
     resources.push(() => backend.release(constants));
     new Uint8Array(constants).set(new Uint8Array(model.constants));
@@ -138,6 +164,7 @@ export class PlanHost {
     const source = this.#source(model, closing.signal);
     const { memory, window, experts, kvPages, needs } = openTileMemory({
       ...{ backend, keeper, model, tiles, source, diskRate: this.#diskRate },
+      frameBytes: frameBytes(limits, role),
     });
     resources.push(() => backend.release(memory));
     resources.push(() => source.close());
@@ -148,10 +175,12 @@ export class PlanHost {
     resources.push(() => device.close());
     resources.push(() => closing.abort(new PotluckError('STOPPED', 'The plan ends.')));
     resources.push(() => keeper.close());
+    const hub = role === 'hub' ? hubFrames(limits) : null;
+    const spoke = role === 'spoke' ? spokeFrames(limits) : null;
     keeper.open({ ...needs, activationBytes: device.model.activationBytes });
     await window.start();
     resources.push(() => this.#measureDisk(source));
-    return { device, source };
+    return { device, source, frames: { hub, spoke } };
   }
 
   #source(model: LocalModel, signal: AbortSignal): TileSource {
@@ -171,9 +200,8 @@ export class PlanHost {
     if (bytes >= LEAST_MEASURED_BYTES && time > 0) this.#diskRate = (bytes / time) * 1e6 * READ_THREADS;
   }
 
-  async #openHub(plan: Plan, device: DevicePass, signal: AbortSignal): Promise<StarHub | null> {
+  async #openHub(plan: Plan, { device, frames }: OpenDevice, signal: AbortSignal): Promise<StarHub> {
     const others = plan.devices.slice(1);
-    if (others.length === 0) return null;
     const streams = await this.#options.arrivals.collect(
       plan.epoch,
       others.map(d => d.id),
@@ -185,6 +213,8 @@ export class PlanHost {
       epoch: plan.epoch,
       ...passLimitsOf(device),
       timers: TIMERS,
+      frames: frames.hub!,
+      onReceived: receivedBytes(),
       spokes: others.map((d, i) => ({
         id: d.id,
         stream: streams[i]!,
@@ -195,7 +225,7 @@ export class PlanHost {
     return hub;
   }
 
-  async #openSpoke(plan: Plan, device: DevicePass, signal: AbortSignal): Promise<StarSpoke> {
+  async #openSpoke(plan: Plan, { device, frames }: OpenDevice, signal: AbortSignal): Promise<StarSpoke> {
     const hub = plan.devices[0]!;
     const stream = await dialTensorLink(hub, plan.epoch, this.#options.deviceId, LINK_MILLISECONDS, signal);
     const { manifest } = this.#options.store.find(plan.modelId)!;
@@ -206,6 +236,8 @@ export class PlanHost {
       ...passLimitsOf(device),
       logitColumns: headColumns(manifest, device.tiles.head),
       timers: TIMERS,
+      frames: frames.spoke!,
+      onReceived: receivedBytes(),
     });
     spoke.onLost(error => this.#options.onLost(plan.epoch, null, error));
     spoke.onPass(async ({ batch, residual }, allreduce) => {

@@ -22,6 +22,8 @@ export interface TileMemoryOptions {
   readonly model: LocalModel;
   readonly tiles: DeviceTiles;
   readonly source: TileSource;
+  /** Of the links to other devices. */
+  readonly frameBytes: number;
   /** Bytes a second, as measured; null before. */
   readonly diskRate: number | null;
 }
@@ -42,7 +44,7 @@ export interface TileMemory {
  * first, a cache of experts behind it. Throws MEMORY_TOO_SMALL.
  */
 export function openTileMemory(options: TileMemoryOptions): TileMemory {
-  const { backend, keeper, model, tiles, source, diskRate } = options;
+  const { backend, keeper, model, tiles, source, frameBytes, diskRate } = options;
   const { shape } = model.manifest;
   const order = tiles.order
     .filter(tile => model.manifest.tiles[tile]!.kind !== 'expert')
@@ -55,6 +57,7 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     attentionTiles: attentionTileCount(tiles),
     tileBytes: windowTotal + expertTotal,
     leastWindow: leastWindowBytes(order) + leastExperts,
+    frameBytes,
   };
   const { account, contextBytes } = keeper.plan(needs);
   const { weights } = account;

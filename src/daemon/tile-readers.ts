@@ -6,10 +6,10 @@ import { CONSTANTS_FILE, type LocalModel, type ModelStore } from './model-store.
 /** What this device sends to others: tiles and pack files of the models that it has. */
 export function tileReaders(store: ModelStore): TileReaders {
   return {
-    async readTile(sha256) {
+    async readTile(sha256, memory) {
       const place = store.locate(sha256);
       if (!place) return undefined;
-      const bytes = new Uint8Array(place.bytes);
+      const bytes = memory(place.bytes);
       const file = await open(place.path, 'r');
       try {
         await readFully(file, place.path, bytes, place.offset);

@@ -56,12 +56,17 @@ async function star(spokes: number, width: number, maxTokens: number) {
     });
     return spoke;
   });
+  const received = { bytes: 0 };
   const hub = createStarHub({
     ...limits,
+    onReceived: bytes => {
+      received.bytes += bytes;
+    },
     spokes: pairs.map(([stream], i) => ({ id: `spoke-${i}`, stream, logitColumns: columns[i]! })),
   });
   return {
     hub,
+    received,
     close: () => {
       hub.close();
       for (const spoke of far) spoke.close();
@@ -88,7 +93,7 @@ test.each([
   [3, 4096, 16],
   [15, 64, 3],
 ])('%i spokes, width %i: sums of %i tokens are exact, pass after pass', async (spokes, width, tokens) => {
-  const { hub, close } = await star(spokes, width, tokens);
+  const { hub, received, close } = await star(spokes, width, tokens);
   for (let pass = 1; pass <= 4; pass++) {
     const residual = new Float32Array(tokens * width).fill(pass * 10);
     hub.beginPass(batchOf(tokens), residual);
@@ -104,6 +109,7 @@ test.each([
     expect([...logits]).toEqual(rows === 1 ? row : [...row, ...row]);
   }
   expect(hub.stats().sums).toBe(4 * STEPS);
+  expect(received.bytes).toBe(hub.stats().bytesReceived);
   close();
 });
 

@@ -32,6 +32,7 @@ const input: AccountInput = {
   tileBytes: 20 << 20,
   leastWindow: 400 << 10,
   activationBytes: null,
+  frameBytes: 3 << 20,
   processBytes: 60 << 20,
   reserveBytes: 24 << 20,
   kvPagesUsed: 0,

@@ -30,7 +30,14 @@ const shape: ModelShape = {
 function machine(budget: number | 'auto' | null) {
   const world = { beside: 80 * MIB, spike: 0, available: 4096 * MIB, pressure: 0, window: 0, kv: 0, high: 0 };
   const open: OpenMemory = {
-    ...{ shape, attentionTiles: 40, tileBytes: 500 * MIB, leastWindow: 2 * MIB, activationBytes: 10 * MIB },
+    ...{
+      shape,
+      attentionTiles: 40,
+      tileBytes: 500 * MIB,
+      leastWindow: 2 * MIB,
+      frameBytes: 0,
+      activationBytes: 10 * MIB,
+    },
     window: {
       get memoryBytes() {
         return world.window;

@@ -20,6 +20,8 @@ export interface WindowBenchOptions {
   readonly runs: number;
   /** About how long each run takes. */
   readonly seconds: number;
+  /** Told what goes on, where it takes long. */
+  say(line: string): void;
 }
 
 export interface WindowBench {
@@ -62,8 +64,9 @@ const RAW_BYTES = 1 << 29;
 /** Pairs of one request and four, and the tokens of each. */
 const FOUR_RUNS = 3;
 const FOUR_TOKENS = 32;
-/** A slower token than this, in seconds: four requests would take too long to measure. */
+/** A slower token than this, in seconds: four requests would take too long to measure, and more runs than these too. */
 const SLOW_TOKEN = 2;
+const SLOW_RUNS = 3;
 /** Devices get their tiles within this time. */
 const READY_MILLISECONDS = 900_000;
 const PROMPT_TOKENS = 256;
@@ -73,6 +76,7 @@ export async function benchWindow(options: WindowBenchOptions, signal: AbortSign
   const { pack, memory, devices, threads } = options;
   const emulation = {
     ...{ devices, model: pack.folder, deadline: READY_MILLISECONDS },
+    onProgress: options.say,
     ...(memory === null ? {} : { memory }),
     ...(threads === undefined ? {} : { threads }),
   };
@@ -107,7 +111,11 @@ class Measurement {
   async run(): Promise<WindowBench> {
     const url = await this.#emulation.hubUrl();
     const warm = await this.#span(url, 2);
-    const wanted = Math.round((this.#options.seconds * warm.tokens) / warm.seconds);
+    const tokenSeconds = warm.seconds / warm.tokens;
+    const slow = tokenSeconds > SLOW_TOKEN;
+    const runs = slow ? Math.min(this.#options.runs, SLOW_RUNS) : this.#options.runs;
+    if (slow) this.#options.say(`A token takes ${tokenSeconds.toFixed(1)} s: ${runs} runs of 2 tokens.`);
+    const wanted = Math.round(this.#options.seconds / tokenSeconds);
     const tokens = Math.min(2000, Math.max(2, wanted));
     // Until the account of memory has settled.
     while ((await this.#passes()) < 64 && tokens > 16) await this.#span(url, 32);
@@ -116,15 +124,15 @@ class Measurement {
     const spans: Span[] = [];
     const raw = [(await this.#raw()).bytesPerSecond];
     let how = '';
-    for (let run = 0; run < this.#options.runs; run++) {
+    for (let run = 0; run < runs; run++) {
       spans.push(await this.#span(url, tokens));
       const rate = await this.#raw();
       raw.push(rate.bytesPerSecond);
       how = rate.how;
     }
     const after = await this.#devices();
+    if (slow) this.#options.say(`A prompt of ${PROMPT_TOKENS} tokens ...`);
     const prompt = await this.#promptReads(url);
-    const slow = warm.seconds / warm.tokens > SLOW_TOKEN;
     const four = slow ? null : await this.#fourOverOne(url, FOUR_TOKENS);
     return this.#report({ spans, raw, how, before, after, prompt, four, last: await this.#devices() });
   }

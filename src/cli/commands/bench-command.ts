@@ -117,7 +117,12 @@ function addWindow(group: Command): void {
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
       parseInteger('--threads', text, 1, 1024),
     )
-    .option('--runs <n>', 'runs, of which the median counts', text => parseInteger('--runs', text, 1, 100), 9)
+    .option(
+      '--runs <n>',
+      'runs, of which the median counts; at most 3 where a token takes over 2 s',
+      text => parseInteger('--runs', text, 1, 100),
+      9,
+    )
     .option('--seconds <n>', 'about how long a run takes', text => parseInteger('--seconds', text, 1, 600), 2)
     .action(async (flags: WindowFlags) => {
       const { benchWindow, windowText } = await import('../bench/bench-window.ts');
@@ -125,8 +130,10 @@ function addWindow(group: Command): void {
       const { stopController } = await import('../emulate/with-emulation.ts');
       const { memory = null, devices, threads, runs, seconds } = flags;
       const pack = await openSyntheticModel(flags, null);
+      const say = (line: string): void => void process.stderr.write(`${line}\n`);
+      const options = { pack, shape: flags.shape, memory, devices, runs, seconds, say };
       const bench = await benchWindow(
-        { pack, shape: flags.shape, memory, devices, runs, seconds, ...(threads ? { threads } : {}) },
+        { ...options, ...(threads ? { threads } : {}) },
         stopController().signal,
       );
       process.stdout.write(`${flags.json ? JSON.stringify(bench, null, 2) : windowText(bench)}\n`);
