@@ -197,7 +197,10 @@ export class Coordinator {
   /** Makes plans until one fits. */
   async #replan(): Promise<void> {
     const { failures } = this;
+    let wait: number | null = null;
     while (this.#running) {
+      // Before members are chosen: one that is left out now must be looked at again, even if that is over a moment later.
+      wait = failures.nextEndMs;
       const members = this.#wanted();
       const signature = this.#signature(members);
       const selfReady = failures.isOver(this.#options.self().id);
@@ -208,7 +211,6 @@ export class Coordinator {
     }
     if (!this.#running) return;
     this.#sayGoodbyes();
-    const wait = failures.nextEndMs;
     if (wait !== null) this.#schedule(Math.max(1, wait));
   }
 
@@ -310,7 +312,7 @@ export class Coordinator {
 
   #blame(id: string, name: string, error: PotluckError): void {
     const failure = this.failures.add({ id, name }, error);
-    const seconds = (failure.until - failure.at) / 1000;
+    const seconds = Math.round(failure.until - failure.at) / 1000;
     this.#options.host.log.warn(
       `${deviceLabel({ id, name })} is left out for ${seconds} s: ${error.message}`,
     );

@@ -223,7 +223,7 @@ export class ModelStore {
   /** Fetches a tile whose bytes here are lost or wrong; `locate` then finds it in the cache. */
   async refetch(model: LocalModel, tile: number, get: HttpGet, signal: AbortSignal): Promise<void> {
     const { sha256: hash, bytes } = model.manifest.tiles[tile]!;
-    await this.cache.remove([hash]);
+    await this.cache.remove([hash], true);
     await fetchTiles(
       [{ hash, bytes }],
       path => get(path, signal),

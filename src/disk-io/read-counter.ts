@@ -67,11 +67,16 @@ export class ReadCounter {
     } catch (first) {
       if (this.#closed) throw faultOf(first);
       this.#stats.retries++;
-      try {
-        await this.#once(stretch, memory);
-      } catch (second) {
-        await this.#recover(stretch, memory, second, new Map());
-      }
+      // Each tile by itself: of several the system does not say which it cannot read.
+      for (const tile of tilesOf(stretch)) await this.#again(tile, memory);
+    }
+  }
+
+  async #again(tile: Stretch, memory: ArrayBuffer): Promise<void> {
+    try {
+      await this.#once(tile, memory);
+    } catch (second) {
+      await this.#recover(tile, memory, second, new Map());
     }
   }
 
@@ -85,7 +90,7 @@ export class ReadCounter {
 
   /**
    * Gets the tile from elsewhere, then reads the stretch from where its tiles now lie. `fetched` counts, by tile, those
-   * of this stretch so far: every tile of it may be bad, one after another.
+   * of this stretch so far.
    */
   async #recover(
     stretch: Stretch,
@@ -120,6 +125,18 @@ export class ReadCounter {
     this.#closed = true;
     await Promise.allSettled(this.#underWay);
   }
+}
+
+/** A stretch for each tile of `stretch`. */
+function tilesOf(stretch: Stretch): Stretch[] {
+  let at = 0;
+  return stretch.tiles.map((tile, i) => {
+    const place = stretch.places[i]!;
+    const { path, offset: fileOffset, bytes } = place;
+    const memoryOffset = stretch.memoryOffset + at;
+    at += bytes;
+    return { path, fileOffset, memoryOffset, bytes, tiles: [tile], places: [place] };
+  });
 }
 
 const faultOf = (error: unknown): unknown => (error instanceof TileFault ? error.error : error);

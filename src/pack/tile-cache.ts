@@ -143,15 +143,18 @@ export class TileCache {
     return this.#inTurn(() => this.#put(hash, bytes));
   }
 
-  /** Forgets tiles; their room is used again. Hashes that are not here are passed over. Rejects with DISK_WRITE. */
-  remove(hashes: Iterable<string>): Promise<void> {
+  /**
+   * Forgets tiles; their room is used again, unless the disk cannot hold them there (`broken`): then not before the next start. Hashes
+   * that are not here are passed over. Rejects with DISK_WRITE.
+   */
+  remove(hashes: Iterable<string>, broken = false): Promise<void> {
     const wanted = new Set(hashes);
     return this.#inTurn(async () => {
       const gone = [...wanted].filter(hash => this.#slots.has(hash));
       if (gone.length === 0) return;
       await this.#append(gone.map(removeLine).join(''));
       for (const hash of gone) {
-        this.#space.free(this.#slots.get(hash)!);
+        if (!broken) this.#space.free(this.#slots.get(hash)!);
         this.#slots.delete(hash);
       }
     });

@@ -3,7 +3,14 @@ import WebSocket from 'ws';
 import { tilesOf } from '../../src/cluster/plan.ts';
 import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { FakeNetwork, fakeToken, MODEL, TILES } from './fake-host.ts';
-import { oneCluster, startDevice, type TestDevice, type TestDeviceOptions, until } from './ws-devices.ts';
+import {
+  oneCluster,
+  realTimers,
+  startDevice,
+  type TestDevice,
+  type TestDeviceOptions,
+  until,
+} from './ws-devices.ts';
 
 let network = new FakeNetwork();
 let devices: TestDevice[] = [];
@@ -222,6 +229,34 @@ describe('cluster', () => {
     await until('failure', devices, () => a.cluster.view().failures.length === 1);
     expect(a.cluster.view().failures[0]).toMatchObject({ deviceId: b.id, message: 'no memory', count: 1 });
     await until('alone', devices, () => a.host.serving?.devices.length === 1);
+    await until('two', devices, () => oneCluster([a, b]));
+  });
+
+  it('takes a device again whose time is over between two looks at the clock', async () => {
+    // When the timer of that moment comes, the first look at the clock is a millisecond before it, the next ones are not.
+    const clock = { until: Number.POSITIVE_INFINITY, before: false };
+    const timers = {
+      ...realTimers,
+      now: () => {
+        const { before } = clock;
+        clock.before = false;
+        return before ? clock.until - 1 : realTimers.now();
+      },
+      setTimeout: (call: () => void, milliseconds: number) =>
+        realTimers.setTimeout(() => {
+          clock.before = realTimers.now() >= clock.until;
+          call();
+          clock.before = false;
+        }, milliseconds + 1),
+    };
+    let failures = 0;
+    const a = await start({ n: 1, timers });
+    const activate = async () => {
+      if (failures++ < 1) throw new Error('no memory');
+    };
+    const b = await start({ n: 2, peers: [a.port], behaviour: { activate }, info: { models: [] } });
+    await until('failure', devices, () => a.cluster.view().failures.length === 1);
+    clock.until = a.cluster.view().failures[0]!.until;
     await until('two', devices, () => oneCluster([a, b]));
   });
 

@@ -55,6 +55,8 @@ export interface TestDeviceOptions {
   readonly clusterName?: string;
   readonly info?: Partial<DeviceInfo>;
   readonly behaviour?: FakeHostBehaviour;
+  /** Clock of this device; the real one where nothing is said. */
+  readonly timers?: Timers;
 }
 
 /** One device on loopback, with a real WebSocket server. */
@@ -81,7 +83,7 @@ export async function startDevice(options: TestDeviceOptions): Promise<TestDevic
     discovery: null,
     peers: (options.peers ?? []).map(p => ({ host: '127.0.0.1', port: p })),
     dial,
-    timers: realTimers,
+    timers: options.timers ?? realTimers,
     host,
   });
   server.on('connection', (socket, request) => {
