@@ -65,21 +65,36 @@ function penalize(logits: Float32Array, sampling: Sampling, history: TokenHistor
   }
 }
 
+/** Whether none of the eight logits from `id` on is above `best`, and all are numbers: several times as fast as one by one. */
+const noneOfEight = (logits: Float32Array, id: number, best: number): boolean =>
+  logits[id]! <= best &&
+  logits[id + 1]! <= best &&
+  logits[id + 2]! <= best &&
+  logits[id + 3]! <= best &&
+  logits[id + 4]! <= best &&
+  logits[id + 5]! <= best &&
+  logits[id + 6]! <= best &&
+  logits[id + 7]! <= best;
+
+const notANumber = (id: number): PotluckError =>
+  new PotluckError(
+    'KERNEL_FAILED',
+    `The logit of token ${id} is not a number. Check the pack with its hashes.`,
+  );
+
 /** Id of the greatest logit, the lowest of equal ones. Throws KERNEL_FAILED. */
 function greatest(logits: Float32Array): number {
   let best = Number.NEGATIVE_INFINITY;
   let at = -1;
-  for (let id = 0; id < logits.length; id++) {
-    const logit = logits[id]!;
-    if (logit <= best) continue;
-    if (logit > best) {
+  for (let first = 0; first < logits.length; first += 8) {
+    const past = Math.min(first + 8, logits.length);
+    if (past - first === 8 && noneOfEight(logits, first, best)) continue;
+    for (let id = first; id < past; id++) {
+      const logit = logits[id]!;
+      if (logit <= best) continue;
+      if (!(logit > best)) throw notANumber(id);
       best = logit;
       at = id;
-    } else {
-      throw new PotluckError(
-        'KERNEL_FAILED',
-        `The logit of token ${id} is not a number. Check the pack with its hashes.`,
-      );
     }
   }
   if (!Number.isFinite(best)) {

@@ -3,7 +3,11 @@
 namespace potluck {
 namespace {
 
-constexpr auto kSpin = std::chrono::microseconds(20);
+// Longer than a sleeper takes to wake: a thread that fell asleep at one barrier would else be late at the next, and the other
+// fall asleep there.
+constexpr auto kBarrierSpin = std::chrono::microseconds(100);
+// Between tasks the core may be wanted by whoever makes the next.
+constexpr auto kTaskSpin = std::chrono::microseconds(20);
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -22,13 +26,15 @@ void Turnstile::advance() {
   awake_.notify_all();
 }
 
-void Turnstile::wait_while(uint32_t turn) {
-  const auto until = std::chrono::steady_clock::now() + kSpin;
+void Turnstile::wait_while(uint32_t turn, std::chrono::microseconds spin) {
+  const auto until = std::chrono::steady_clock::now() + spin;
   do {
     for (int i = 0; i < 32; i++) {
       if (now() != turn) return;
       relax();
     }
+    // Where a thread that is waited for has no core of its own, it gets this one.
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < until);
   std::unique_lock<std::mutex> lock(mutex_);
   sleepers_.fetch_add(1);
@@ -69,13 +75,13 @@ void Pool::barrier() {
     together_.advance();
     return;
   }
-  together_.wait_while(turn);
+  together_.wait_while(turn, kBarrierSpin);
 }
 
 void Pool::loop(int thread) {
   uint32_t turn = 0;
   for (;;) {
-    start_.wait_while(turn);
+    start_.wait_while(turn, kTaskSpin);
     turn++;  // every thread takes part in every task, so no turn is missed
     if (closing_) return;
     Task* task = task_.load(std::memory_order_acquire);

@@ -23,12 +23,12 @@ class Task {
   virtual void done() = 0;
 };
 
-// A number that rises; threads wait for it to leave a value, first spinning for a short while, then asleep.
+// A number that rises; threads wait for it to leave a value, first spinning, then asleep.
 class Turnstile {
  public:
   uint32_t now() const { return turn_.load(std::memory_order_acquire); }
   void advance();
-  void wait_while(uint32_t turn);
+  void wait_while(uint32_t turn, std::chrono::microseconds spin);
 
  private:
   std::atomic<uint32_t> turn_{0};
