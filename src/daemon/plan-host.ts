@@ -13,6 +13,7 @@ import { type Plan, tilesOf } from '../cluster/plan.ts';
 import type { DiskAddon } from '../disk-io/disk-addon.ts';
 import { createFileTileSource } from '../disk-io/file-tile-source.ts';
 import { createNativeTileSource } from '../disk-io/native-tile-source.ts';
+import { openPageCache } from '../disk-io/page-cache.ts';
 import type { TileSource } from '../disk-io/tile-source.ts';
 import { DevicePass } from '../engine/device-pass.ts';
 import { type DeviceTiles, deviceTiles, headColumns, passLimits } from '../engine/device-tiles.ts';
@@ -116,7 +117,7 @@ export class PlanHost {
             ? await this.#openHub(plan, part, signal)
             : await this.#openSpoke(plan, part, signal);
       if (star) resources.push(() => star.close());
-      const embed = index === 0 ? await openEmbedding(model, resources) : null;
+      const embed = index === 0 ? await openEmbedding(model, this.#options.disk, resources) : null;
       const { device, source } = part;
       this.#open = { plan, model, tiles, device, source, star, embed, close };
       return { kvPages: part.device.kvPages };
@@ -257,16 +258,23 @@ const passLimitsOf = (device: DevicePass) => ({
   kvPages: device.kvPages,
 });
 
-async function openEmbedding(model: LocalModel, resources: (() => Promise<void> | void)[]) {
+async function openEmbedding(
+  model: LocalModel,
+  disk: DiskAddon | null,
+  resources: (() => Promise<void> | void)[],
+) {
   const path = model.packPath;
   if (path === null)
     throw new PotluckError('UNKNOWN_MODEL', 'Only a device that has the whole pack can be the hub.');
   const file = await openFile(path, 'r');
   resources.push(() => file.close());
+  const cached = disk && openPageCache(disk, path);
+  if (cached) resources.push(() => cached.close());
   const embedding = new Embedding({
     manifest: model.manifest,
     cacheBytes: EMBEDDING_CACHE_BYTES,
     readAt: (offset, target) => readFully(file, path, target, offset),
+    ...(cached && { readCached: cached.read }),
   });
   return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);
 }

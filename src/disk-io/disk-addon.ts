@@ -62,6 +62,11 @@ export interface DiskAddon {
     tiles: Float64Array,
     done: RunReadDone,
   ): void;
+  /**
+   * Fills `target` from `offset` of a buffered file where all of it lies in the system's page cache, and never waits for
+   * the disk; false where it does not, or where the system cannot tell (not Linux).
+   */
+  readCached(file: DiskFile, offset: number, target: Uint8Array): boolean;
   /** CRC-32C of `bytes` after bytes whose CRC is `seed` (0 where nothing goes before), 0 to 2^32 - 1. */
   crc32c(bytes: Uint8Array, seed?: number, variant?: string): number;
   /** Ways to compute it that this processor has, the fastest last; the first, 'table', is the reference. */

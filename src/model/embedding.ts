@@ -14,6 +14,8 @@ export interface EmbeddingOptions {
     readonly embedding: Pick<Manifest['embedding'], 'offset' | 'format' | 'rowBytes'>;
   };
   readonly readAt: ReadAt;
+  /** The same at once, where that needs no waiting for the disk; false where it would. */
+  readonly readCached?: (offset: number, target: Uint8Array) => boolean;
   /** Most bytes of rows that are kept, as they are stored. */
   readonly cacheBytes: number;
 }
@@ -63,7 +65,9 @@ export class Embedding {
     if (kept) return kept;
     const { offset, rowBytes } = this.#options.manifest.embedding;
     const bytes = new Uint8Array(rowBytes);
-    await this.#options.readAt(offset + id * rowBytes, bytes);
+    const at = offset + id * rowBytes;
+    // Waking a thread for each row would take longer than the row.
+    if (this.#options.readCached?.(at, bytes) !== true) await this.#options.readAt(at, bytes);
     this.#rows?.set(id, bytes);
     return bytes;
   }

@@ -96,6 +96,23 @@ describe('the addon reads tiles', () => {
   });
 });
 
+describe('the addon reads what is in the page cache', () => {
+  it.skipIf(process.platform !== 'linux')('and says where it would have to wait', async () => {
+    const path = `${await temporaryFolder()}/rows.bin`;
+    const content = patternBytes(64 * 1024, 5);
+    await writeFile(path, content);
+    const { file } = addon.openFile(path, false);
+    const target = new Uint8Array(1000);
+    expect(addon.readCached(file, 4000, target)).toBe(true);
+    expect(Buffer.compare(target, content.subarray(4000, 5000))).toBe(0);
+    expect(addon.readCached(file, content.length - 10, target), 'across the end').toBe(false);
+    const direct = addon.openFile(path, true);
+    expect(addon.readCached(direct.file, 0, target)).toBe(!direct.direct);
+    addon.closeFile(file);
+    expect(() => addon.readCached(file, 0, target)).toThrow('file');
+  });
+});
+
 describe('the addon reads runs of tiles', () => {
   const sizes = [4096, 3 * MIB, 8192, 2 * MIB + 4096];
 

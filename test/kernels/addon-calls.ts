@@ -65,6 +65,7 @@ export const SAY_HOW_MUCH: Readonly<Record<string, readonly number[]>> = {
   testResidual: [2],
   testStoreKv: [2],
   crc32c: [0],
+  readCached: [2],
 };
 
 /** For each function of the addon that takes something, a right call made anew. */
@@ -171,6 +172,7 @@ export function rightCalls(addon: Addon): Readonly<Record<string, (guarded: Guar
     closeFile: () => plain(addon.openFile(path, false).file),
     readRun: g =>
       plain(reader, file, 0, memory, 4096, g.array(Float64Array.of(4096, -1, 8192, -1)), () => 'read'),
+    readCached: g => plain(file, 0, g.array(bytes(100))),
     crc32c: g => plain(g.array(bytes(100)), 5, 'table'),
   };
 }

@@ -7,7 +7,11 @@ const table = Array.from({ length: 6 }, (_, id) =>
   Float32Array.from({ length: width }, (_, j) => (id + 1) * ((j % 17) - 8) * 2 ** -6),
 );
 
-function open(format: 'bf16' | 'int8', cacheBytes: number) {
+function open(
+  format: 'bf16' | 'int8',
+  cacheBytes: number,
+  inPageCache: (offset: number) => boolean = () => false,
+) {
   const rowBytes = format === 'bf16' ? 2 * width : 4 + width;
   const file = new Uint8Array(100 + 6 * rowBytes);
   for (const [id, row] of table.entries())
@@ -24,6 +28,10 @@ function open(format: 'bf16' | 'int8', cacheBytes: number) {
     readAt: async (offset, target) => {
       reads++;
       target.set(file.subarray(offset, offset + target.length));
+    },
+    readCached: (offset, target) => {
+      if (inPageCache(offset)) target.set(file.subarray(offset, offset + target.length));
+      return inPageCache(offset);
     },
     cacheBytes,
   });
@@ -62,6 +70,14 @@ test('rows are read once while they are kept, and the cache has its limit', asyn
   expect(reads()).toBe(3);
   await embedding.embed([2], target);
   expect(reads()).toBe(4);
+});
+
+test('rows that the system has in memory are not read from disk', async () => {
+  const { embedding, reads } = open('bf16', 0, offset => offset === 100 + 2 * 2 * width);
+  const target = new Float32Array(2 * width);
+  await embedding.embed([2, 3], target);
+  expect([...target]).toEqual([...table[2]!, ...table[3]!]);
+  expect(reads()).toBe(1);
 });
 
 test('ids outside the vocabulary are refused before anything is read', async () => {

@@ -4,6 +4,7 @@ import { mebibytes } from '../../daemon/memory-account.ts';
 import { systemMemory } from '../../daemon/process-memory.ts';
 import { TIMERS } from '../../daemon/timers.ts';
 import { createNativeTileSource } from '../../disk-io/native-tile-source.ts';
+import { openPageCache } from '../../disk-io/page-cache.ts';
 import { DevicePass } from '../../engine/device-pass.ts';
 import { deviceTiles } from '../../engine/device-tiles.ts';
 import { PlanRunner } from '../../engine/plan-runner.ts';
@@ -80,10 +81,13 @@ export class ResidentModel {
       now: () => TIMERS.now() * 1000,
     });
     this.#opened.push(() => this.#window.close());
+    const cached = openPageCache(addon, path);
+    this.#opened.push(() => cached.close());
     this.#embedding = new Embedding({
       manifest: pack.manifest,
       cacheBytes: EMBEDDING_CACHE_BYTES,
-      readAt: (offset, target) => readFully(file, pack.tilesPath, target, offset),
+      readAt: (offset, target) => readFully(file, path, target, offset),
+      readCached: cached.read,
     });
   }
 

@@ -272,6 +272,25 @@ napi_value close_file(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// readCached(file, offset, target): boolean
+napi_value read_cached(napi_env env, napi_callback_info info) {
+  napi_value argument[3], value;
+  FileHandle* handle;
+  int64_t offset = 0;
+  void* to;
+  size_t bytes;
+  if (!get_arguments(env, info, 3, argument) || !read_handle(env, argument[0], "file", kFileTag, &handle) ||
+      !read_integer(env, argument[1], "offset", 0, kMostFileOffset, &offset) ||
+      !read_typed(env, argument[2], "target", napi_uint8_array, 1, &to, &bytes))
+    return nullptr;
+  if (!handle->file) {
+    throw_range(env, "file", "is closed");
+    return nullptr;
+  }
+  napi_get_boolean(env, bytes > 0 && handle->file->read_cached(uint64_t(offset), bytes, static_cast<uint8_t*>(to)), &value);
+  return value;
+}
+
 bool is_aligned(napi_env env, const char* name, uint64_t value) {
   if (value % kDiskAlignment == 0) return true;
   throw_range(env, name, "is not a multiple of 4096");
@@ -432,7 +451,7 @@ bool register_disk_io(napi_env env, napi_value exports) {
   return set_function(env, exports, "createReader", create_reader) &&
          set_function(env, exports, "closeReader", close_reader) &&
          set_function(env, exports, "openFile", open_file) && set_function(env, exports, "closeFile", close_file) &&
-         set_function(env, exports, "readRun", read_run) && set_function(env, exports, "crc32c", crc32c_call) &&
+         set_function(env, exports, "readRun", read_run) && set_function(env, exports, "readCached", read_cached) && set_function(env, exports, "crc32c", crc32c_call) &&
          set_function(env, exports, "crc32cVariants", crc32c_names);
 }
 

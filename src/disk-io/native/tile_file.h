@@ -26,6 +26,9 @@ class TileFile {
   // Reads until `bytes` are there or the file ends; returns the bytes read, and the system's error number or 0.
   // Safe from several threads at once.
   size_t read(uint64_t offset, size_t bytes, uint8_t* to, int* error) const;
+  // Reads where all of it lies in the system's page cache, without ever waiting for the disk; false where it does not, where
+  // the file is unbuffered, or where the system cannot tell.
+  bool read_cached(uint64_t offset, size_t bytes, uint8_t* to) const;
 
  private:
   TileFile(intptr_t handle, bool direct) : handle_(handle), direct_(direct) {}

@@ -1,6 +1,7 @@
 #ifndef _WIN32
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -97,6 +98,16 @@ size_t TileFile::read(uint64_t offset, size_t bytes, uint8_t* to, int* error) co
   if (!direct_) ::posix_fadvise(int(handle_), off_t(offset), off_t(bytes), POSIX_FADV_DONTNEED);
 #endif
   return done;
+}
+
+bool TileFile::read_cached(uint64_t offset, size_t bytes, uint8_t* to) const {
+#ifdef RWF_NOWAIT
+  iovec into{to, bytes};
+  return !direct_ && ::preadv2(int(handle_), &into, 1, off_t(offset), RWF_NOWAIT) == ssize_t(bytes);
+#else
+  (void)offset, (void)bytes, (void)to;
+  return false;
+#endif
 }
 
 double thread_cpu_microseconds() {

@@ -76,6 +76,8 @@ size_t TileFile::read(uint64_t offset, size_t bytes, uint8_t* to, int* error) co
   return done;
 }
 
+bool TileFile::read_cached(uint64_t, size_t, uint8_t*) const { return false; }
+
 double thread_cpu_microseconds() {
   FILETIME created, ended, kernel, user;
   if (!GetThreadTimes(GetCurrentThread(), &created, &ended, &kernel, &user)) return 0;
