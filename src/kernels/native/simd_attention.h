@@ -165,6 +165,14 @@ inline void plane_group(const uint8_t* planes, const uint8_t* q, const uint8_t* 
   });
 }
 
+// Pages are asked of memory this far ahead of the turn of their keys.
+constexpr int kPagesAhead = 4;
+
+// Into the second level cache, where values stay until their turn: the first has no room for so much on its way.
+inline void ask_for(const uint8_t* from, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 2);
+}
+
 // Weights of the values of one page of one head, in place of its 32 scores: int8 [32], float scale, int32 bias.
 constexpr size_t kWeightScaleAt = 32, kWeightBiasAt = 36;
 
@@ -211,17 +219,21 @@ struct Nibbles {
   static float weigh(const AttentionArgs& a, const NibbleKv& kv, float* scores) {
     const F most = Lanes::set1(largest_score(a, scores)), zero = Lanes::set1(0.0f);
     F sum = zero;
-    for (int page = a.first_page(); page < a.past_page(); page++, scores += kPage) {
+    float* at = scores;
+    for (int page = a.first_page(); page < a.past_page(); page++, at += kPage) {
       const uint8_t* scales = page_at(a, page) + kv.value_scales_at();
-      F w[2];
       for (int b = 0; b < 2; b++) {
         const int start = page * kPage + b * 16;
-        const F p = softened(a, scores + b * 16, most, start);
+        const F p = softened(a, at + b * 16, most, start);
         sum = Lanes::add(sum, p);
-        w[b] = Lookout(a, start).keep(Lanes::mul(p, Lanes::load_half(scales + b * 32)), zero);
+        Lanes::store(at + b * 16, Lookout(a, start).keep(Lanes::mul(p, Lanes::load_half(scales + b * 32)), zero));
       }
+    }
+    // A loop of its own: one that did both would be so long that a processor had few pages in flight.
+    for (; scores < at; scores += kPage) {
+      const F first = Lanes::load(scores), second = Lanes::load(scores + 16);
       uint8_t* to = reinterpret_cast<uint8_t*>(scores);
-      quantize8_group(w[0], w[1], reinterpret_cast<int8_t*>(to), reinterpret_cast<float*>(to + kWeightScaleAt),
+      quantize8_group(first, second, reinterpret_cast<int8_t*>(to), reinterpret_cast<float*>(to + kWeightScaleAt),
                       reinterpret_cast<int32_t*>(to + kWeightBiasAt));
     }
     return fold(sum);
@@ -256,10 +268,12 @@ struct Nibbles {
   static void attend(const AttentionArgs& a, int head) {
     const NibbleKv kv{a.head_dim, P};
     const size_t stride = quantize_queries<T>(a, kv, head);
-    for (int page = a.first_page(); page < a.past_page(); page++)
+    for (int page = a.first_page(); page < a.past_page(); page++) {
+      if (page + kPagesAhead < a.past_page()) ask_for(page_at(a, page + kPagesAhead), kv.bytes());
       for (int b = 0; b < 2; b++)
         score_block<T>(a, kv, page_at(a, page) + size_t(b) * kv.key_block_bytes(), stride,
                        a.scores + (page - a.first_page()) * kPage + b * 16);
+    }
     float sums[T];
     for (int t = 0; t < T; t++) sums[t] = weigh(a, kv, a.scores + size_t(t) * a.score_stride());
     const size_t vectors = size_t(a.head_dim + 15) / 16;

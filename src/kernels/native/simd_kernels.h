@@ -97,9 +97,10 @@ inline F steps(F x, float low, float high) {
 
 // One group of 32, from a and b, with the inverse of its scale.
 inline void store_steps(F a, F b, float inverse, float low, float high, int8_t* q, int32_t* bias) {
-  const F by = Lanes::set1(inverse);
-  const I qa = Lanes::to_int(steps(Lanes::mul(a, by), low, high));
-  const I qb = Lanes::to_int(steps(Lanes::mul(b, by), low, high));
+  const F by = Lanes::set1(inverse), least = Lanes::set1(low), most = Lanes::set1(high);
+  // to_int rounds as rint does, and the bounds are whole numbers.
+  const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(a, by), least), most));
+  const I qb = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(b, by), least), most));
   Lanes::store_int8(q, qa);
   Lanes::store_int8(q + 16, qb);
   *bias = -8 * Lanes::reduce_add_int(Lanes::add_int(qa, qb));
