@@ -79,9 +79,9 @@ export class DevicePass {
     return ready.map(({ tile, offset }) => ({ offset, slot: this.slots.get(tile)! }));
   }
 
-  /** Runs steps. Rejects with KERNEL_FAILED. */
-  async run(steps: readonly Step[]): Promise<void> {
-    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps);
+  /** Runs steps; see BackendModel.run. Rejects with KERNEL_FAILED. */
+  async run(steps: readonly Step[], eager = false): Promise<void> {
+    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps, eager);
     this.saturated += saturated;
     this.computeMicroseconds += computeMicroseconds;
   }

@@ -25,7 +25,7 @@ export async function runLayers(
     const { resident } = device.window;
     const which = wantLogits ? 'withLogits' : 'bare';
     const known = allreduce.alone && resident ? device.wholePass[which] : undefined;
-    if (known) return device.run(known);
+    if (known) return device.run(known, true);
     const program = new Program(device, allreduce, tokens);
     try {
       for (let layer = 0; layer < device.shape.layers; layer++) {

@@ -52,8 +52,12 @@ export interface Addon extends DiskAddon, KernelTests, Rounding, LimitPrograms {
     lengths: Int32Array,
     frequencies: Float64Array,
   ): void;
-  /** program: words of `ProgramEncoder`, read before the call returns. */
-  run(model: NativeModel, program: Float64Array): Promise<{ computeMicroseconds: number; saturated: number }>;
+  /** program: words of `ProgramEncoder`, read before the call returns. eager: see BackendModel.run. */
+  run(
+    model: NativeModel,
+    program: Float64Array,
+    eager: boolean,
+  ): Promise<{ computeMicroseconds: number; saturated: number }>;
   /** The native idea of src/pack/tile-shape.ts, for the test that compares them. */
   tileShape(numbers: Float64Array): Float64Array;
 }

@@ -84,8 +84,11 @@ export interface BackendModel {
   setBatch(batch: Batch): void;
   /** Takes the constants anew (they are copied); calibration changes scales between runs. */
   setConstants(constants: ArrayBuffer): void;
-  /** Runs steps in order. One run at a time. Rejects with KERNEL_FAILED. */
-  run(steps: readonly Step[]): Promise<RunStats>;
+  /**
+   * Runs steps in order. One run at a time. `eager`: another run is likely to follow soon that waits for nothing but this
+   * device, so threads may stay awake for a moment. Rejects with KERNEL_FAILED.
+   */
+  run(steps: readonly Step[], eager?: boolean): Promise<RunStats>;
   close(): void;
 }
 

@@ -86,9 +86,9 @@ class NativeBackendModel implements BackendModel {
     native(() => this.#addon.setConstants(this.#model, constants));
   }
 
-  async run(steps: readonly Step[]): Promise<RunStats> {
+  async run(steps: readonly Step[], eager = false): Promise<RunStats> {
     try {
-      return await this.#addon.run(this.#model, this.#encoder.encode(steps));
+      return await this.#addon.run(this.#model, this.#encoder.encode(steps), eager);
     } catch (error) {
       throw asKernelError(error);
     }

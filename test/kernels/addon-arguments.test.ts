@@ -184,7 +184,7 @@ describe('run', () => {
     ['tiles without words', Float64Array.of(1, 0, 0, 1)],
     ['tiles of a step that takes none', Float64Array.of(0, 0, 0, 1, 0, 0)],
   ])('refuses %s', (_, program) => {
-    expect(() => addon.run(model, program)).toThrow(RangeError);
+    expect(() => addon.run(model, program, false)).toThrow(RangeError);
   });
 
   function at(slot: number) {
@@ -228,7 +228,7 @@ describe('run', () => {
       fc.asyncProperty(steps, async parts => {
         let running: Promise<unknown>;
         try {
-          running = addon.run(model, Float64Array.from(parts.flat()));
+          running = addon.run(model, Float64Array.from(parts.flat()), false);
         } catch (error) {
           expect(error).toBeInstanceOf(RangeError);
           return;

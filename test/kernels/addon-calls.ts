@@ -122,7 +122,7 @@ export function rightCalls(addon: Addon): Readonly<Record<string, (guarded: Guar
         g.array(ints(0, 0, 0)),
         g.array(frequencies),
       ),
-    run: g => plain(model, g.array(program)),
+    run: g => plain(model, g.array(program), true),
     tileShape: g => plain(g.array(shapeNumbers(shape, LIMITS))),
     testW4: g =>
       plain(kernel, g.array(bytes(2 * 2 * 288)), 2, 64, g.array(floats(192)), 3, 8, g.array(floats(96))),

@@ -33,7 +33,7 @@ function startJob() {
     new Int32Array(256),
     new Float64Array(32),
   );
-  return addon.run(model, Float64Array.of(0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 2, 0, 1, 0));
+  return addon.run(model, Float64Array.of(0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 2, 0, 1, 0), true);
 }
 
 if (!isMainThread) {

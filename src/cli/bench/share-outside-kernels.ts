@@ -9,7 +9,8 @@ import type { KernelRow } from './bench-kernels.ts';
 /** Beginnings of texts, so that no run can use what another one left behind. */
 const PROMPTS = ['The old house', 'In the morning', 'My friend said', 'A long time ago', 'When the rain'];
 const TOKENS = 128;
-const WARM_UP_RUNS = 3;
+/** Until V8 has compiled what a token runs through: a daemon answers for longer than that. */
+const WARM_UP_RUNS = 20;
 
 /**
  * What a token takes beside native kernels: a daemon alone with one thread streams answers to a client, as ever. The

@@ -273,15 +273,17 @@ napi_value set_batch(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// run(model, words): Promise<{computeMicroseconds, saturated}>; see program.h for the words.
+// run(model, words, eager): Promise<{computeMicroseconds, saturated}>; see program.h for the words.
 napi_value run(napi_env env, napi_callback_info info) {
-  napi_value argument[2], promise;
+  napi_value argument[3], promise;
+  bool eager;
   std::shared_ptr<ModelHandle> handle;
   void* words;
   size_t count;
   Program program;
-  if (!arguments(env, info, 2, argument) || !read_idle_model(env, argument[0], &handle) ||
+  if (!arguments(env, info, 3, argument) || !read_idle_model(env, argument[0], &handle) ||
       !read_typed(env, argument[1], "program", napi_float64_array, 8, &words, &count) ||
+      !read_bool(env, argument[2], "eager", &eager) ||
       !read_program(env, *handle->model, static_cast<double*>(words), count, &program))
     return nullptr;
   PoolHandle& pool = *handle->pool;
@@ -295,6 +297,7 @@ napi_value run(napi_env env, napi_callback_info info) {
   napi_ref_threadsafe_function(env, pool.report);
   handle->model->running = true;
   job->started = Clock::now();
+  pool.engine->pool.set_eager(eager);
   pool.engine->pool.submit(job.release());
   return promise;
 }

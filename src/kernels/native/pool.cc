@@ -6,8 +6,10 @@ namespace {
 // Longer than a sleeper takes to wake: a thread that fell asleep at one barrier would else be late at the next, and the other
 // fall asleep there.
 constexpr auto kBarrierSpin = std::chrono::microseconds(100);
-// Between tasks the core may be wanted by whoever makes the next.
-constexpr auto kTaskSpin = std::chrono::microseconds(20);
+// Between tasks the core may be wanted by whoever makes the next; an eager pool waits for that awake.
+constexpr auto kTaskSpin = std::chrono::microseconds(20), kEagerSpin = std::chrono::microseconds(200);
+// A yield that takes so long let another thread run.
+constexpr auto kOthersRan = std::chrono::microseconds(5);
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -26,16 +28,19 @@ void Turnstile::advance() {
   awake_.notify_all();
 }
 
-void Turnstile::wait_while(uint32_t turn, std::chrono::microseconds spin) {
-  const auto until = std::chrono::steady_clock::now() + spin;
-  do {
+void Turnstile::wait_while(uint32_t turn, std::chrono::microseconds spin, bool gives_way) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point until = Clock::now() + spin;
+  for (Clock::time_point before = until - spin, after; before < until; before = after) {
     for (int i = 0; i < 32; i++) {
       if (now() != turn) return;
       relax();
     }
     // Where a thread that is waited for has no core of its own, it gets this one.
     std::this_thread::yield();
-  } while (std::chrono::steady_clock::now() < until);
+    after = Clock::now();
+    if (gives_way && after - before > kOthersRan) break;
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   sleepers_.fetch_add(1);
   awake_.wait(lock, [&] { return turn_.load() != turn; });
@@ -75,13 +80,13 @@ void Pool::barrier() {
     together_.advance();
     return;
   }
-  together_.wait_while(turn, kBarrierSpin);
+  together_.wait_while(turn, kBarrierSpin, false);
 }
 
 void Pool::loop(int thread) {
   uint32_t turn = 0;
   for (;;) {
-    start_.wait_while(turn, kTaskSpin);
+    start_.wait_while(turn, eager_ ? kEagerSpin : kTaskSpin, true);
     turn++;  // every thread takes part in every task, so no turn is missed
     if (closing_) return;
     Task* task = task_.load(std::memory_order_acquire);

@@ -28,7 +28,8 @@ class Turnstile {
  public:
   uint32_t now() const { return turn_.load(std::memory_order_acquire); }
   void advance();
-  void wait_while(uint32_t turn, std::chrono::microseconds spin);
+  // gives_way: asleep at once where another thread wants the core.
+  void wait_while(uint32_t turn, std::chrono::microseconds spin, bool gives_way);
 
  private:
   std::atomic<uint32_t> turn_{0};
@@ -47,6 +48,9 @@ class Pool {
   int threads() const { return int(threads_.size()); }
   bool busy() const { return task_.load(std::memory_order_acquire) != nullptr; }
   bool closed() const { return closing_; }
+
+  // An eager pool stays awake for a while behind a task: for a device whose next task comes soon, and from itself.
+  void set_eager(bool eager) { eager_ = eager; }
 
   // One task at a time: the caller has seen !busy(). `task` lives until done() was called. JS thread only.
   void submit(Task* task);
@@ -82,6 +86,7 @@ class Pool {
   int count_ = 0;
   Turnstile start_;    // a task was submitted, or the pool closes
   Turnstile together_;  // all threads came to the barrier
+  std::atomic<bool> eager_{false};
   std::atomic<int> arrived_{0};
   std::atomic<int> finished_{0};
   alignas(64) std::atomic<int64_t> next_item_{0};
