@@ -43,33 +43,46 @@ export class Embedding {
         throw new PotluckError('BAD_REQUEST', `Token ${id} is not in the vocabulary of ${vocabulary}.`);
     if (ids.length * width > target.length)
       throw new PotluckError('INTERNAL', `${ids.length} embedding rows do not fit ${target.length} numbers.`);
-    const places = new Map<number, number[]>();
-    ids.forEach((id, place) => {
-      const of = places.get(id);
-      if (of) of.push(place);
-      else places.set(id, [place]);
-    });
-    const left = places.entries();
+    const row = (place: number): Float32Array => target.subarray(place * width, (place + 1) * width);
+    const missing = new Map<number, number[]>();
+    for (const [place, id] of ids.entries()) {
+      const stored = missing.has(id) ? undefined : this.#atHand(id);
+      if (stored) this.#decode(id, stored, row(place));
+      else missing.set(id, [...(missing.get(id) ?? []), place]);
+    }
+    if (missing.size === 0) return;
+    const left = missing.entries();
     const worker = async () => {
-      for (const [id, [first, ...others]] of left) {
-        const row = target.subarray(first! * width, (first! + 1) * width);
-        this.#decode(id, await this.#stored(id), row);
-        for (const place of others) target.set(row, place * width);
+      for (const [id, places] of left) {
+        const stored = await this.#read(id);
+        for (const place of places) this.#decode(id, stored, row(place));
       }
     };
-    await Promise.all(Array.from({ length: Math.min(READS, places.size) }, worker));
+    await Promise.all(Array.from({ length: Math.min(READS, missing.size) }, worker));
   }
 
-  async #stored(id: number): Promise<Uint8Array> {
+  /** The stored row, where that needs no waiting: waking a thread for each row would take longer than the row. */
+  #atHand(id: number): Uint8Array | undefined {
     const kept = this.#rows?.get(id);
-    if (kept) return kept;
-    const { offset, rowBytes } = this.#options.manifest.embedding;
-    const bytes = new Uint8Array(rowBytes);
-    const at = offset + id * rowBytes;
-    // Waking a thread for each row would take longer than the row.
-    if (this.#options.readCached?.(at, bytes) !== true) await this.#options.readAt(at, bytes);
+    const { readCached } = this.#options;
+    if (kept || !readCached) return kept;
+    const bytes = new Uint8Array(this.#options.manifest.embedding.rowBytes);
+    if (!readCached(this.#offset(id), bytes)) return undefined;
     this.#rows?.set(id, bytes);
     return bytes;
+  }
+
+  async #read(id: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(this.#options.manifest.embedding.rowBytes);
+    await this.#options.readAt(this.#offset(id), bytes);
+    this.#rows?.set(id, bytes);
+    return bytes;
+  }
+
+  /** Byte of tiles.bin. */
+  #offset(id: number): number {
+    const { offset, rowBytes } = this.#options.manifest.embedding;
+    return offset + id * rowBytes;
   }
 
   #decode(id: number, stored: Uint8Array, row: Float32Array): void {
