@@ -86,7 +86,7 @@ export async function buildChecks(processor: Processor): Promise<string | null> 
   const harness = readdirSync(checks).filter(name => name.endsWith('.cc'));
   const sources = [
     ...named.map(name => join(kernels, name)),
-    ...['crc32c.cc', 'crc32c_sse42.cc', 'crc32c_arm.cc'].map(name => join(disk, name)),
+    ...['crc32c.cc', 'crc32c_sse42.cc', 'crc32c_vpclmul.cc', 'crc32c_arm.cc'].map(name => join(disk, name)),
     ...harness.map(name => join(checks, name)),
   ];
   const objectOf = (source: string) => join(folder, `${basename(source)}.o`);
