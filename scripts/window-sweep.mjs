@@ -32,7 +32,7 @@ async function measure(memory) {
   ];
   const child = spawn(
     process.execPath,
-    [join(projectRoot, 'build/js/cli/main.js'), 'bench', 'window', ...args, '--json'],
+    [join(projectRoot, 'build/js/cli/main.js'), 'bench', 'window', ...args, '--decode-only', '--json'],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },

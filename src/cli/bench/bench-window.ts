@@ -20,6 +20,8 @@ export interface WindowBenchOptions {
   readonly runs: number;
   /** About how long each run takes. */
   readonly seconds: number;
+  /** Neither the prompt nor the four requests. */
+  readonly decodeOnly: boolean;
   /** Told what goes on, where it takes long. */
   say(line: string): void;
 }
@@ -54,9 +56,9 @@ export interface WindowBench {
   readonly highWaterBytes: number;
   readonly highWaterOverBudget: number | null;
   readonly cpuSecondsPerGiB: number;
-  /** A prompt of 256 tokens reads the streamed weights this often. */
+  /** A prompt of 256 tokens reads the streamed weights this often; null where nothing streams, or it was not asked for. */
   readonly promptReads: number | null;
-  /** Tokens a second of four requests together, over one; null where a token takes seconds. */
+  /** Tokens a second of four requests together, over one; null where a token takes seconds, or it was not asked for. */
   readonly fourOverOne: number | null;
 }
 
@@ -131,9 +133,10 @@ class Measurement {
       how = rate.how;
     }
     const after = await this.#devices();
-    if (slow) this.#options.say(`A prompt of ${PROMPT_TOKENS} tokens ...`);
-    const prompt = await this.#promptReads(url);
-    const four = slow ? null : await this.#fourOverOne(url, FOUR_TOKENS);
+    const { decodeOnly } = this.#options;
+    if (slow && !decodeOnly) this.#options.say(`A prompt of ${PROMPT_TOKENS} tokens ...`);
+    const prompt = decodeOnly ? null : await this.#promptReads(url);
+    const four = slow || decodeOnly ? null : await this.#fourOverOne(url, FOUR_TOKENS);
     return this.#report({ spans, raw, how, before, after, prompt, four, last: await this.#devices() });
   }
 

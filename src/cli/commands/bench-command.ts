@@ -101,6 +101,7 @@ interface WindowFlags extends ShapeFlags {
   readonly threads?: number;
   readonly runs: number;
   readonly seconds: number;
+  readonly decodeOnly?: true;
   readonly json?: true;
 }
 
@@ -124,14 +125,15 @@ function addWindow(group: Command): void {
       9,
     )
     .option('--seconds <n>', 'about how long a run takes', text => parseInteger('--seconds', text, 1, 600), 2)
+    .option('--decode-only', 'neither the prompt of 256 tokens nor the four requests at once')
     .action(async (flags: WindowFlags) => {
       const { benchWindow, windowText } = await import('../bench/bench-window.ts');
       const { openSyntheticModel } = await import('../bench/synthetic-model.ts');
       const { stopController } = await import('../emulate/with-emulation.ts');
-      const { memory = null, devices, threads, runs, seconds } = flags;
+      const { memory = null, devices, threads, runs, seconds, decodeOnly = false } = flags;
       const pack = await openSyntheticModel(flags, null);
       const say = (line: string): void => void process.stderr.write(`${line}\n`);
-      const options = { pack, shape: flags.shape, memory, devices, runs, seconds, say };
+      const options = { pack, shape: flags.shape, memory, devices, runs, seconds, decodeOnly, say };
       const bench = await benchWindow(
         { ...options, ...(threads ? { threads } : {}) },
         stopController().signal,
