@@ -85,7 +85,7 @@ describe('planWindow', () => {
     );
     expect(planWindow(tiles, 500 * MIB, 1e6).ringBytes).toBe(16 * MIB);
     expect(planWindow(tiles, 8 * MIB, 4e9).ringBytes).toBe(8 * MIB);
-    expect(planWindow(tiles, 8 * MIB).runs[0]!.bytes).toBe(2 * MIB);
+    expect(planWindow(tiles, 8 * MIB).runs[0]!.bytes).toBe(1 * MIB);
     expect(planWindow(tiles, 500 * MIB).runs[0]!.bytes).toBe(4 * MIB);
   });
 
