@@ -121,6 +121,31 @@ inline void kv_steps(const F* x, int vectors, int levels, float inverse, int32_t
   }
 }
 
+// Steps as the nibbles of one of the planes.
+inline void to_nibbles(const NibbleKv& kv, int plane, const int32_t* steps, int count, uint32_t* nibbles) {
+  const int32_t from = levels_of(kv), right = kv.planes == 2 && plane == 0 ? 4 : 0;
+  for (int i = 0; i < count; i++) nibbles[i] = uint32_t(steps[i] + from) >> right & 15;
+}
+
+// What put_nibble does for the 32 columns of a row.
+inline void put_row(uint8_t* plane, int row, const uint32_t* nibbles) {
+  for (int eighth = 0; eighth < 4; eighth++, nibbles += 8) {
+    uint32_t bytes = 0;
+    for (int i = 0; i < 4; i++) bytes |= (nibbles[i] | nibbles[i + 4] << 4) << (8 * i);
+    __builtin_memcpy(plane + eighth * 64 + row * 4, &bytes, 4);
+  }
+}
+
+// What put_nibble does for the first `rows` rows of a column.
+inline void put_column(uint8_t* plane, int column, int rows, const uint32_t* nibbles) {
+  uint8_t* at = plane + column / 8 * 64;
+  const int shift = column % 4 * 8 + (column % 8 < 4 ? 0 : 4);
+  uint32_t bytes[16];
+  __builtin_memcpy(bytes, at, 64);
+  for (int row = 0; row < rows; row++) bytes[row] = (bytes[row] & ~(15u << shift)) | nibbles[row] << shift;
+  __builtin_memcpy(at, bytes, 64);
+}
+
 void store_key(const NibbleKv* kv, const float* key, int at, uint8_t* page) {
   uint8_t* block = page + size_t(at / kKeyBlock) * kv->key_block_bytes();
   const int row = at % kKeyBlock;
@@ -132,7 +157,11 @@ void store_key(const NibbleKv* kv, const float* key, int at, uint8_t* page) {
     __builtin_memcpy(block + kv->plane_bytes() + size_t(row) * 2, &scale, 2);
     int32_t steps_of[32];
     kv_steps(x, 2, levels_of(*kv), inverse, steps_of);
-    for (int i = 0; i < 32; i++) put_step(*kv, block, row, i, steps_of[i]);
+    for (int plane = 0; plane < kv->planes; plane++) {
+      uint32_t nibbles[32];
+      to_nibbles(*kv, plane, steps_of, 32, nibbles);
+      put_row(block + plane * 256, row, nibbles);
+    }
   }
 }
 
@@ -144,8 +173,14 @@ void store_value(const NibbleKv* kv, const float* value, int at, uint8_t* page) 
   __builtin_memcpy(page + kv->value_scales_at() + size_t(at) * 2, &scale, 2);
   int32_t steps_of[kMostHeadLanes * 16];
   kv_steps(x, vectors, levels_of(*kv), inverse, steps_of);
-  for (int d = 0; d < kv->head_dim; d++)
-    put_step(*kv, page + kv->values_at() + size_t(d / 16) * kv->plane_bytes(), d % 16, at, steps_of[d]);
+  uint8_t* planes = page + kv->values_at();
+  for (int d = 0; d < kv->head_dim; d += 16)
+    for (int plane = 0; plane < kv->planes; plane++, planes += 256) {
+      const int rows = least(16, kv->head_dim - d);
+      uint32_t nibbles[16];
+      to_nibbles(*kv, plane, steps_of + d, rows, nibbles);
+      put_column(planes, at, rows, nibbles);
+    }
 }
 
 // The exact sums of P planes: (16 * high + low - 128) * q is 16 * (high - 8) * q + (low - 8) * q + 8 * q, and bias is -8 times
