@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Tokens a second against memory, from the least budget to all resident: runs `potluck bench window` for each and draws a chart.
-//   node scripts/window-sweep.mjs [--shape llama-3.2-1b] [--runs 5] [--out docs/window-sweep.svg] [--sizes 160M,240M,...]
+// Tokens a second against memory, from the least budget to all resident: runs `potluck bench window` for each, in rounds, since a
+// disk is slower in one minute than in the next, and draws a chart of the means.
+//   node scripts/window-sweep.mjs [--shape llama-3.2-1b] [--rounds 2] [--runs 5] [--out docs/window-sweep.svg] [--sizes 160M,240M,...]
 
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -11,9 +12,10 @@ import { projectRoot, setupOrExit } from './setup.mjs';
 const { values } = parseArgs({
   options: {
     shape: { type: 'string', default: 'llama-3.2-1b' },
+    rounds: { type: 'string', default: '2' },
     runs: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '1' },
-    sizes: { type: 'string', default: '160M,240M,320M,400M,500M,600M,700M,800M,900M,1000M' },
+    sizes: { type: 'string', default: '160M,200M,240M,320M,400M,500M,600M,700M,800M,900M' },
     out: { type: 'string', default: join(projectRoot, 'docs', 'window-sweep.svg') },
   },
 });
@@ -58,12 +60,21 @@ function marks(most) {
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, i) => i * step);
 }
 
-/** points: { mib, measured, predicted }, by rising memory. */
+/** 1, 2, 5, 10, ... between two rates, and one mark beyond each of them. */
+function rateMarks(least, most) {
+  const all = [0.01, 0.1, 1, 10, 100, 1000].flatMap(power => [power, 2 * power, 5 * power]);
+  const first = all.findLastIndex(mark => mark <= least);
+  return all.slice(Math.max(0, first), all.findIndex(mark => mark >= most) + 1);
+}
+
+/** points: { mib, measured, predicted }, by rising memory. The rates have a logarithmic axis: equal steps are equal factors. */
 function chart(points, title) {
   const mostX = Math.max(...points.map(({ mib }) => mib)) * 1.05;
-  const mostY = Math.max(...points.flatMap(({ measured, predicted }) => [measured, predicted])) * 1.1;
   const x = mib => LEFT + ((WIDTH - LEFT - RIGHT) * mib) / mostX;
-  const y = rate => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * rate) / mostY;
+  const rates = points.flatMap(({ measured, predicted }) => [measured, predicted]);
+  const yMarks = rateMarks(Math.min(...rates), Math.max(...rates));
+  const [low, high] = [yMarks[0], yMarks.at(-1)].map(Math.log);
+  const y = rate => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * (Math.log(rate) - low)) / (high - low);
   const line = which =>
     points.map(point => `${x(point.mib).toFixed(1)},${y(point[which]).toFixed(1)}`).join(' ');
   const text = (at, below, words, anchor = 'middle') =>
@@ -72,13 +83,13 @@ function chart(points, title) {
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="13" fill="#444">`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>`,
     text(WIDTH / 2, 24, title),
-    ...marks(mostY).map(
+    ...yMarks.map(
       rate =>
         `<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(rate).toFixed(1)}" y2="${y(rate).toFixed(1)}" stroke="#ddd"/>${text(LEFT - 8, y(rate) + 4, rate, 'end')}`,
     ),
     ...marks(mostX).map(mib => text(x(mib), HEIGHT - BOTTOM + 20, mib)),
     text(WIDTH / 2, HEIGHT - 14, '--memory, MiB'),
-    `<text transform="translate(18 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">tokens/s</text>`,
+    `<text transform="translate(18 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">tokens/s, logarithmic</text>`,
     `<polyline points="${line('predicted')}" fill="none" stroke="#999" stroke-dasharray="5 4"/>`,
     `<polyline points="${line('measured')}" fill="none" stroke="#0a6" stroke-width="2"/>`,
     ...points.map(
@@ -87,7 +98,7 @@ function chart(points, title) {
     ),
     text(
       LEFT + 12,
-      TOP + 8,
+      TOP + 20,
       'measured (dots), and predicted from the disk rate and the time of compute (dashed)',
       'start',
     ),
@@ -96,16 +107,28 @@ function chart(points, title) {
   ].join('\n');
 }
 
+const mean = numbers => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+
 await setupOrExit();
-const points = [];
-for (const size of values.sizes.split(',')) {
-  const bench = await measure(size);
-  const mib = bench.budgetBytes / 2 ** 20;
-  points.push({ mib, measured: bench.tokensPerSecond, predicted: bench.predictedTokensPerSecond });
+const sizes = values.sizes.split(',');
+const benches = new Map(sizes.map(size => [size, []]));
+for (let round = 0; round < Number(values.rounds); round++)
+  for (const size of sizes) {
+    const bench = await measure(size);
+    benches.get(size).push(bench);
+    process.stdout.write(
+      `${size}: ${bench.tokensPerSecond.toFixed(2)} tokens/s, predicted ${bench.predictedTokensPerSecond.toFixed(2)}; ` +
+        `${(bench.streamedBytesPerToken / 2 ** 20).toFixed(0)} MiB streamed a token, ${(bench.highWaterBytes / 2 ** 20).toFixed(0)} MiB at the highest\n`,
+    );
+  }
+const points = [...benches.values()].map(all => ({
+  mib: all[0].budgetBytes / 2 ** 20,
+  measured: mean(all.map(bench => bench.tokensPerSecond)),
+  predicted: mean(all.map(bench => bench.predictedTokensPerSecond)),
+}));
+for (const { mib, measured, predicted } of points)
   process.stdout.write(
-    `${size}: ${bench.tokensPerSecond.toFixed(2)} tokens/s, predicted ${bench.predictedTokensPerSecond.toFixed(2)}; ` +
-      `${(bench.streamedBytesPerToken / 2 ** 20).toFixed(0)} MiB streamed a token, ${(bench.highWaterBytes / 2 ** 20).toFixed(0)} MiB at the highest\n`,
+    `${mib} MiB: ${measured.toFixed(2)} tokens/s, ${(measured / predicted).toFixed(2)} of predicted\n`,
   );
-}
 writeFileSync(values.out, chart(points, `${values.shape}, 4 bits, one device: tokens/s against memory`));
 process.stdout.write(`${values.out}\n`);

@@ -27,7 +27,12 @@ export interface PlanNeeds {
 export interface OpenMemory extends PlanNeeds {
   readonly activationBytes: number;
   /** The window of tiles: takes at most `memoryBytes`, and keeps to a new budget from the next pass on. */
-  readonly window: { readonly memoryBytes: number; resize(budget: number): void };
+  readonly window: {
+    readonly memoryBytes: number;
+    /** Highest `memoryBytes` since the last call. */
+    highestBytes(): number;
+    resize(budget: number): void;
+  };
 }
 
 /** Room for what the first requests of a plan make the process grow, before that was seen. */
@@ -128,6 +133,16 @@ export class MemoryKeeper {
     return this.#accounted;
   }
 
+  /**
+   * The tiles that stay are in memory: what was counted since `open` is forgotten. Half loaded, they take up to half as much again, as
+   * the system gives memory in huge pages and neighbours at home are not read one after another.
+   */
+  loaded(): void {
+    this.#looks.length = Math.min(this.#looks.length, 1);
+    this.look();
+    this.#adjust();
+  }
+
   close(): void {
     this.look();
     this.#open = null;
@@ -156,11 +171,13 @@ export class MemoryKeeper {
   /** Counts what the process takes beside the plan. */
   look(): void {
     const { residentBytes, highWaterBytes } = this.#options.count();
-    const regions = this.#regions();
+    const open = this.#open;
+    const regions = this.#regions(open?.window.memoryBytes ?? 0);
+    const highest = this.#regions(open?.window.highestBytes() ?? 0);
     let beside = residentBytes - regions;
-    // A new high mark was reached between two looks, when the regions were at most what they were at one of them.
+    // A new high mark was reached between two looks, when the regions were at most at their highest.
     if (highWaterBytes > this.#highWater && this.#looks.length > 0)
-      beside = Math.max(beside, highWaterBytes - Math.max(regions, this.#regionsBefore));
+      beside = Math.max(beside, highWaterBytes - Math.max(highest, this.#regionsBefore));
     this.#highWater = highWaterBytes;
     this.#regionsBefore = regions;
     this.#looks.push(beside);
@@ -171,14 +188,12 @@ export class MemoryKeeper {
     return Math.max(...this.#looks);
   }
 
-  /** Memory that the plan takes now. */
-  #regions(): number {
+  /** Memory that the plan takes, with so many bytes of tiles. */
+  #regions(tiles: number): number {
     const open = this.#open;
     if (!open) return 0;
     const kv = this.#kvPagesUsed * kvPageBytes(open.shape, open.attentionTiles);
-    return (
-      constantsFloats(open.shape) * 4 + open.activationBytes + open.frameBytes + kv + open.window.memoryBytes
-    );
+    return constantsFloats(open.shape) * 4 + open.activationBytes + open.frameBytes + kv + tiles;
   }
 
   #make(

@@ -180,6 +180,7 @@ export class PlanHost {
     const spoke = role === 'spoke' ? spokeFrames(limits) : null;
     keeper.open({ ...needs, activationBytes: device.model.activationBytes });
     await window.start();
+    keeper.loaded();
     resources.push(() => this.#measureDisk(source));
     return { device, source, frames: { hub, spoke } };
   }

@@ -88,6 +88,7 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     get memoryBytes() {
       return window.memoryBytes + (experts?.memoryBytes ?? 0);
     },
+    highestBytes: () => window.highestBytes() + (experts?.memoryBytes ?? 0),
     resize: (bytes: number) => window.resize(bytes - expertBytes),
   };
   return { memory, window, experts, kvPages, needs: { ...needs, leastWindow, window: sized } };

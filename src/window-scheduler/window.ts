@@ -90,6 +90,8 @@ export class Window {
   /** Runs at home. */
   #loaded = 0;
   #inPass = false;
+  /** Most bytes of memory before some were given back, since `highestBytes` was asked last. */
+  #highest = 0;
   /** Bytes were read to the ring since it was last given back. */
   #ringUsed = false;
   #budget: number;
@@ -124,6 +126,13 @@ export class Window {
       0,
     );
     return this.#ringUsed ? homes + layout.ringBytes : homes;
+  }
+
+  /** Highest `memoryBytes` since the last call. */
+  highestBytes(): number {
+    const highest = Math.max(this.#highest, this.memoryBytes);
+    this.#highest = 0;
+    return highest;
   }
 
   /**
@@ -219,6 +228,7 @@ export class Window {
     let count = pinnedCount(this.#options.plan, this.#budget);
     while (count > 0 && pinnedEnd(this.#layout, count) > most) count--;
     if (count === this.#state.pinned) return;
+    this.#highest = Math.max(this.#highest, this.memoryBytes);
     this.#dispatch({ type: 'pin', count });
     this.#loaded = this.#state.loads.filter(load => load === 'ready').length;
   }
@@ -227,6 +237,7 @@ export class Window {
   #discardRing(): void {
     const { layout, slots, pinned } = this.#state;
     if (!this.#ringUsed || slots.length > 0 || pinned < layout.runs.length) return;
+    this.#highest = Math.max(this.#highest, this.memoryBytes);
     this.#ringUsed = false;
     this.#options.discard(0, layout.ringBytes);
   }

@@ -28,7 +28,16 @@ const shape: ModelShape = {
 
 /** A process of 80 MiB beside the plan, on a machine with plenty; what it takes, is asked and is given. */
 function machine(budget: number | 'auto' | null) {
-  const world = { beside: 80 * MIB, spike: 0, available: 4096 * MIB, pressure: 0, window: 0, kv: 0, high: 0 };
+  const world = {
+    beside: 80 * MIB,
+    spike: 0,
+    available: 4096 * MIB,
+    pressure: 0,
+    window: 0,
+    highest: 0,
+    kv: 0,
+    high: 0,
+  };
   const open: OpenMemory = {
     ...{
       shape,
@@ -42,6 +51,7 @@ function machine(budget: number | 'auto' | null) {
       get memoryBytes() {
         return world.window;
       },
+      highestBytes: () => Math.max(world.window, world.highest),
       resize: (bytes: number) => {
         world.window = Math.min(bytes, 500 * MIB);
       },
@@ -122,6 +132,30 @@ describe('the keeper of memory', () => {
     world.spike = 9 * MIB;
     keeper.tick();
     expect(world.window).toBe(before - 9 * MIB);
+  });
+
+  test('what loading took for a while is forgotten when it is done', () => {
+    const { world, keeper, begin } = machine(400 * MIB);
+    begin();
+    const before = world.window;
+    world.beside += 100 * MIB;
+    keeper.tick();
+    expect(world.window).toBeLessThan(before - 90 * MIB);
+    world.beside -= 100 * MIB;
+    keeper.loaded();
+    expect(world.window).toBe(before);
+  });
+
+  test('tiles that were given back before the next look are not taken for the process', () => {
+    const { world, keeper, begin } = machine(400 * MIB);
+    begin();
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    keeper.tick();
+    const before = world.window;
+    world.spike = 72 * MIB;
+    world.highest = before + 72 * MIB;
+    keeper.tick();
+    expect(world.window).toBe(before);
   });
 
   test('the memory of a plan that ended is not taken for the process', () => {

@@ -143,6 +143,9 @@ describe('a window whose budget changes', () => {
     expect(window.memoryBytes).toBe(6 * PAGE);
     discarded.length = 0;
     window.resize(3 * PAGE);
+    expect(window.memoryBytes).toBeLessThan(6 * PAGE);
+    expect(window.highestBytes()).toBe(6 * PAGE);
+    expect(window.highestBytes()).toBe(window.memoryBytes);
     expect(discarded.map(at => plan.pinOrder[at - 2])).toEqual(plan.pinOrder.slice(1));
     expect(window.resident).toBe(false);
     expect(atOnce(window.take([plan.pinOrder[0]!]))).toHaveLength(1);
