@@ -98,6 +98,13 @@ struct Lanes {
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
   }
+  // of[j]: of v[j].
+  static void reduce_max_int4(const I* v, int32_t* of) {
+    for (int j = 0; j < 4; j++) of[j] = reduce_max_int(v[j]);
+  }
+  static void reduce_add_int4(const I* v, int32_t* of) {
+    for (int j = 0; j < 4; j++) of[j] = reduce_add_int(v[j]);
+  }
   template <int H>
   static F butterfly(F v) {
     if (H == 8) return {_mm256_add_ps(v.a, v.b), _mm256_sub_ps(v.a, v.b)};

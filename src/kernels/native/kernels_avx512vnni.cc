@@ -7,6 +7,23 @@
 namespace potluck {
 namespace {
 
+inline __m128i max_of(__m128i a, __m128i b) { return _mm_max_epi32(a, b); }
+inline __m256i max_of(__m256i a, __m256i b) { return _mm256_max_epi32(a, b); }
+inline __m128i sum_of(__m128i a, __m128i b) { return _mm_add_epi32(a, b); }
+inline __m256i sum_of(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+
+// Reduces four registers of 16 lanes together: in each step halves of two of them share a register.
+template <class Join>
+inline void reduce4(const __m512i* v, int32_t* of, const Join& join) {
+  __m256i w[4];
+  for (int j = 0; j < 4; j++) w[j] = join(_mm512_castsi512_si256(v[j]), _mm512_extracti64x4_epi64(v[j], 1));
+  const __m256i a = join(_mm256_unpacklo_epi32(w[0], w[1]), _mm256_unpackhi_epi32(w[0], w[1]));
+  const __m256i b = join(_mm256_unpacklo_epi32(w[2], w[3]), _mm256_unpackhi_epi32(w[2], w[3]));
+  const __m256i c = join(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+  const __m128i all = join(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(of), all);
+}
+
 struct Lanes {
   using F = __m512;
   using I = __m512i;
@@ -56,6 +73,13 @@ struct Lanes {
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   static int32_t reduce_max_int(I a) { return _mm512_reduce_max_epi32(a); }
   static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }
+  // of[j]: of v[j], for four at once.
+  static void reduce_max_int4(const I* v, int32_t* of) {
+    reduce4(v, of, [](auto a, auto b) { return max_of(a, b); });
+  }
+  static void reduce_add_int4(const I* v, int32_t* of) {
+    reduce4(v, of, [](auto a, auto b) { return sum_of(a, b); });
+  }
   template <int H>
   static F butterfly(F v) {
     constexpr M kUpper = H == 1 ? 0xaaaa : H == 2 ? 0xcccc : H == 4 ? 0xf0f0 : 0xff00;

@@ -107,6 +107,13 @@ struct Lanes {
   static I set1_int(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x)}; }
   static int32_t reduce_max_int(I x) { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.a, x.b), vmaxq_s32(x.c, x.d))); }
   static int32_t reduce_add_int(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }
+  // of[j]: of v[j].
+  static void reduce_max_int4(const I* v, int32_t* of) {
+    for (int j = 0; j < 4; j++) of[j] = reduce_max_int(v[j]);
+  }
+  static void reduce_add_int4(const I* v, int32_t* of) {
+    for (int j = 0; j < 4; j++) of[j] = reduce_add_int(v[j]);
+  }
   template <int H>
   static F butterfly(F v) {
     if (H == 8) return {vaddq_f32(v.a, v.c), vaddq_f32(v.b, v.d), vsubq_f32(v.a, v.c), vsubq_f32(v.b, v.d)};

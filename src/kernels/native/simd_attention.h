@@ -24,6 +24,14 @@ struct Lookout {
 
 inline F capped(F score, float cap) { return cap > 0 ? cap_lanes(score, cap) : score; }
 
+inline float largest_lane(F v) {
+  float lanes[16];
+  Lanes::store(lanes, v);
+  float top = lanes[0];
+  for (int l = 1; l < 16; l++) top = lanes[l] > top ? lanes[l] : top;
+  return top;
+}
+
 // The largest of the scores of one head that are looked at; a NaN is passed over.
 inline float largest_score(const AttentionArgs& a, const float* scores) {
   const F lowest = Lanes::set1(-__builtin_inff());
@@ -31,11 +39,7 @@ inline float largest_score(const AttentionArgs& a, const float* scores) {
   const int start = a.first_page() * kPage, count = int(a.score_stride());
   for (int t = 0; t < count; t += 16)
     most = Lanes::max(Lookout(a, start + t).keep(Lanes::load(scores + t), lowest), most);
-  float lanes[16];
-  Lanes::store(lanes, most);
-  float top = lanes[0];
-  for (int l = 1; l < 16; l++) top = lanes[l] > top ? lanes[l] : top;
-  return top;
+  return largest_lane(most);
 }
 
 // exp(score - most) of 16 positions from `start`, zero where none is looked at.
@@ -231,9 +235,10 @@ struct Nibbles {
     return stride;
   }
 
-  // Scores of T heads with a block of 16 keys.
+  // Scores of T heads with the block of 16 keys from position `start` on; the largest that are looked at go to `most`: [T].
   template <int T>
-  static void score_block(const AttentionArgs& a, const NibbleKv& kv, const uint8_t* block, size_t stride, float* scores) {
+  static void score_block(const AttentionArgs& a, const NibbleKv& kv, const uint8_t* block, size_t stride, int start,
+                          float* scores, F* most) {
     const size_t columns = kv.groups() * 32;
     const uint8_t* scales = a.queries + columns;
     const uint8_t* biases = scales + kv.groups() * 4;
@@ -247,12 +252,17 @@ struct Nibbles {
         acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(key_scales, Lanes::set1(scale)), acc[t]);
       });
     }
-    for (int t = 0; t < T; t++) Lanes::store(scores + size_t(t) * a.score_stride(), capped(acc[t], a.soft_cap));
+    const Lookout look(a, start);
+    for (int t = 0; t < T; t++) {
+      const F score = capped(acc[t], a.soft_cap);
+      Lanes::store(scores + size_t(t) * a.score_stride(), score);
+      most[t] = Lanes::max(look.keep(score, most[t]), most[t]);
+    }
   }
 
-  // Scores of one head become the weights of the pages' values; returns the sum of exp.
-  static float weigh(const AttentionArgs& a, const NibbleKv& kv, float* scores) {
-    const F most = Lanes::set1(largest_score(a, scores)), zero = Lanes::set1(0.0f);
+  // Scores of one head, at most `top`, become the weights of the pages' values; returns the sum of exp.
+  static float weigh(const AttentionArgs& a, const NibbleKv& kv, float top, float* scores) {
+    const F most = Lanes::set1(top), zero = Lanes::set1(0.0f);
     F sum = zero;
     float* at = scores;
     for (int page = a.first_page(); page < a.past_page(); page++, at += kPage) {
@@ -265,12 +275,8 @@ struct Nibbles {
       }
     }
     // A loop of its own: one that did both would be so long that a processor had few pages in flight.
-    for (; scores < at; scores += kPage) {
-      const F first = Lanes::load(scores), second = Lanes::load(scores + 16);
-      uint8_t* to = reinterpret_cast<uint8_t*>(scores);
-      quantize8_group(first, second, reinterpret_cast<int8_t*>(to), reinterpret_cast<float*>(to + kWeightScaleAt),
-                      reinterpret_cast<int32_t*>(to + kWeightBiasAt));
-    }
+    uint8_t* to = reinterpret_cast<uint8_t*>(scores);
+    quantize8_groups(scores, size_t(at - scores) / kPage, {to, to + kWeightScaleAt, to + kWeightBiasAt, kPage * 4, kPage * 4});
     return fold(sum);
   }
 
@@ -303,14 +309,16 @@ struct Nibbles {
   static void attend(const AttentionArgs& a, int head) {
     const NibbleKv kv{a.head_dim, P};
     const size_t stride = quantize_queries<T>(a, kv, head);
+    F most[T];
+    for (int t = 0; t < T; t++) most[t] = Lanes::set1(-__builtin_inff());
     for (int page = a.first_page(); page < a.past_page(); page++) {
       if (page + kPagesAhead < a.past_page()) ask_for(page_at(a, page + kPagesAhead), kv.bytes());
       for (int b = 0; b < 2; b++)
         score_block<T>(a, kv, page_at(a, page) + size_t(b) * kv.key_block_bytes(), stride,
-                       a.scores + (page - a.first_page()) * kPage + b * 16);
+                       page * kPage + b * 16, a.scores + (page - a.first_page()) * kPage + b * 16, most);
     }
     float sums[T];
-    for (int t = 0; t < T; t++) sums[t] = weigh(a, kv, a.scores + size_t(t) * a.score_stride());
+    for (int t = 0; t < T; t++) sums[t] = weigh(a, kv, largest_lane(most[t]), a.scores + size_t(t) * a.score_stride());
     const size_t vectors = size_t(a.head_dim + 15) / 16;
     size_t d = 0;
     for (; d + 4 <= vectors; d += 4) mix<T, 4>(a, kv, head, d, sums);

@@ -95,26 +95,62 @@ inline F steps(F x, float low, float high) {
   return Lanes::min(Lanes::max(Lanes::rint(x), Lanes::set1(low)), Lanes::set1(high));
 }
 
-// One group of 32, from a and b, with the inverse of its scale.
-inline void store_steps(F a, F b, float inverse, float low, float high, int8_t* q, int32_t* bias) {
-  const F by = Lanes::set1(inverse), least = Lanes::set1(low), most = Lanes::set1(high);
+// The steps of one group of 32, from a and b, by the inverse of its scale; stores them and returns their lanes' sums.
+inline I store_steps8(F a, F b, float amax, int8_t* q) {
+  const F by = Lanes::set1(amax < kQuantizeLeast ? 0.0f : 127.0f / amax);
+  const F least = Lanes::set1(-127.0f), most = Lanes::set1(127.0f);
   // to_int rounds as rint does, and the bounds are whole numbers.
   const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(a, by), least), most));
   const I qb = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(b, by), least), most));
   Lanes::store_int8(q, qa);
   Lanes::store_int8(q + 16, qb);
-  *bias = -8 * Lanes::reduce_add_int(Lanes::add_int(qa, qb));
+  return Lanes::add_int(qa, qb);
 }
 
 inline void quantize8_group(F a, F b, int8_t* q, float* scale, int32_t* bias) {
   const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
   *scale = amax / 127.0f;
-  store_steps(a, b, amax < kQuantizeLeast ? 0.0f : 127.0f / amax, -127.0f, 127.0f, q, bias);
+  *bias = -8 * Lanes::reduce_add_int(store_steps8(a, b, amax, q));
+}
+
+// Where group g has its steps, scale and bias: `step` and `number_step` bytes on from group to group.
+struct GroupPlaces {
+  uint8_t *q, *scale, *bias;
+  size_t step, number_step;
+  int8_t* q_of(size_t g) const { return reinterpret_cast<int8_t*>(q + g * step); }
+  float* scale_of(size_t g) const { return reinterpret_cast<float*>(scale + g * number_step); }
+  int32_t* bias_of(size_t g) const { return reinterpret_cast<int32_t*>(bias + g * number_step); }
+};
+
+// Groups of 32 of x, which may be where they go: what comes of a group lies in its own bytes then. Four at a time, whose
+// lanes are reduced together.
+inline void quantize8_groups(const float* x, size_t groups, const GroupPlaces& to) {
+  size_t g = 0;
+  for (; g + 4 <= groups; g += 4) {
+    F a[4], b[4];
+    I lanes[4];
+    int32_t of[4];
+    for (size_t j = 0; j < 4; j++) {
+      a[j] = Lanes::load(x + (g + j) * 32);
+      b[j] = Lanes::load(x + (g + j) * 32 + 16);
+      lanes[j] = Lanes::max_int(magnitudes(a[j]), magnitudes(b[j]));
+    }
+    Lanes::reduce_max_int4(lanes, of);
+    for (size_t j = 0; j < 4; j++) {
+      const float amax = float_of(of[j]);
+      *to.scale_of(g + j) = amax / 127.0f;
+      lanes[j] = store_steps8(a[j], b[j], amax, to.q_of(g + j));
+    }
+    Lanes::reduce_add_int4(lanes, of);
+    for (size_t j = 0; j < 4; j++) *to.bias_of(g + j) = -8 * of[j];
+  }
+  for (; g < groups; g++)
+    quantize8_group(Lanes::load(x + g * 32), Lanes::load(x + g * 32 + 16), to.q_of(g), to.scale_of(g), to.bias_of(g));
 }
 
 void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
-  for (int g = 0; g < groups; g++, x += 32, q += 32)
-    quantize8_group(Lanes::load(x), Lanes::load(x + 16), q, scale + g, bias + g);
+  quantize8_groups(x, size_t(groups), {reinterpret_cast<uint8_t*>(q), reinterpret_cast<uint8_t*>(scale),
+                                       reinterpret_cast<uint8_t*>(bias), 32, 4});
 }
 
 void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
