@@ -15,7 +15,7 @@ export interface FrequencyRows {
 /** Frequencies of the rotations of a model for sequences of any length; for most models they are always the same. */
 export class LengthFrequencies {
   readonly #rotations: readonly Rotation[];
-  readonly #kept = new Map<number, readonly number[]>();
+  readonly #kept = new Map<number, Float64Array>();
 
   constructor(shape: Pick<ModelShape, 'rotations'>) {
     this.#rotations = shape.rotations;
@@ -23,19 +23,16 @@ export class LengthFrequencies {
 
   /** `lengths`: see Batch. */
   of(lengths: Int32Array): FrequencyRows {
-    const rowOf = new Map<number, number>();
-    const frequencies: number[] = [];
+    const classes: number[] = [];
     const rows = lengths.map(length => {
       const which = this.#class(length);
-      let row = rowOf.get(which);
-      if (row === undefined) {
-        row = rowOf.size;
-        rowOf.set(which, row);
-        frequencies.push(...this.#frequencies(which));
-      }
-      return row;
+      const known = classes.indexOf(which);
+      return known >= 0 ? known : classes.push(which) - 1;
     });
-    return { rows, frequencies: Float64Array.from(frequencies) };
+    const [first] = classes;
+    // Nearly always there is one, and nothing to copy.
+    if (first !== undefined && classes.length === 1) return { rows, frequencies: this.#frequencies(first) };
+    return { rows, frequencies: Float64Array.from(classes.flatMap(which => [...this.#frequencies(which)])) };
   }
 
   /** A length that stands for all lengths with the same frequencies. */
@@ -48,10 +45,10 @@ export class LengthFrequencies {
     return which;
   }
 
-  #frequencies(length: number): readonly number[] {
+  #frequencies(length: number): Float64Array {
     const kept = this.#kept.get(length);
     if (kept) return kept;
-    const made = this.#rotations.flatMap(rotation => frequenciesAt(rotation, length));
+    const made = Float64Array.from(this.#rotations.flatMap(rotation => frequenciesAt(rotation, length)));
     if (this.#kept.size >= KEPT) this.#kept.clear();
     this.#kept.set(length, made);
     return made;

@@ -41,7 +41,8 @@ struct Program {
 // One run. The owner validated the program against the model.
 class Job : public Task {
  public:
-  Job(std::shared_ptr<Model> model, Program program) : model_(std::move(model)), program_(std::move(program)) {}
+  Job(std::shared_ptr<Model> model, std::shared_ptr<const Program> program)
+      : model_(std::move(model)), program_(std::move(program)) {}
 
   void work(Pool& pool, int thread) override;
   const Model& model() const { return *model_; }
@@ -51,7 +52,7 @@ class Job : public Task {
  private:
   friend class ThreadRun;
   std::shared_ptr<Model> model_;
-  Program program_;
+  std::shared_ptr<const Program> program_;
 };
 
 }  // namespace potluck

@@ -9,7 +9,7 @@ class ThreadRun {
  public:
   ThreadRun(Job& job, Pool& pool, int thread)
       : m_(*job.model_),
-        program_(job.program_),
+        program_(*job.program_),
         kernels_(*m_.engine->kernels),
         pool_(pool),
         mine_(m_.threads[size_t(thread)]),
