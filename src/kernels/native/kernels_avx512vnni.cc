@@ -106,7 +106,7 @@ inline __m512i broadcast4(const uint8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
-constexpr int kW4Tokens = 16;
+constexpr int kW4Tokens = 8;
 
 // From -8 * sum(q), in two chains: products add exactly.
 template <int T, class Use>

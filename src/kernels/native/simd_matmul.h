@@ -44,7 +44,6 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
   for (int b = 0; b < blocks; b++, panel += groups * kGroupBytes, out += 16) {
     int t = 0;
     for (; t + kW4Tokens <= tokens; t += kW4Tokens) w4_block<kW4Tokens>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; kW4Tokens > 8 && t + 8 <= tokens; t += 8) w4_block<8>(panel, groups, *x, size_t(t), out, out_stride);
     for (; kW4Tokens > 4 && t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
     for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
     for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
