@@ -77,6 +77,21 @@ function atOnce(placed: PlacedNow[] | Promise<PlacedNow[]>): PlacedNow[] {
 }
 
 describe('a window that holds everything', () => {
+  it('is never pressed, with a ring and without one', async () => {
+    for (const ringBytes of [0, 2 * PAGE]) {
+      const { plan } = manualWindow(4, 8);
+      const { window, source } = manualWindow(4, 8, { plan: { ...plan, ringBytes } });
+      const started = window.start();
+      while (source.pending.size > 0) await source.end([...source.pending.keys()][0]!);
+      await started;
+      expect(window.resident).toBe(true);
+      await window.pass(async () => {
+        atOnce(window.take([0, 1, 2, 3]));
+        expect(window.pressed, `ring of ${ringBytes}`).toBe(false);
+      });
+    }
+  });
+
   it('answers at once, and always the same', async () => {
     const { window, source } = manualWindow(4, 4);
     const started = window.start();
