@@ -68,6 +68,7 @@ async function answer(
   const turn = await turns.take();
   response.setTimeout(SENDING_MILLISECONDS, () => response.destroy());
   try {
+    if (response.closed) return; // who asked gave up while it waited
     const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers, turn.memory) : null;
     if (found === null) {
       response.writeHead(404, { 'content-type': 'text/plain' }).end('There is nothing here.\n');

@@ -46,9 +46,11 @@ export class Embedding {
     const row = (place: number): Float32Array => target.subarray(place * width, (place + 1) * width);
     const missing = new Map<number, number[]>();
     for (const [place, id] of ids.entries()) {
-      const stored = missing.has(id) ? undefined : this.#atHand(id);
+      const places = missing.get(id);
+      const stored = places ? undefined : this.#atHand(id);
       if (stored) this.#decode(id, stored, row(place));
-      else missing.set(id, [...(missing.get(id) ?? []), place]);
+      else if (places) places.push(place);
+      else missing.set(id, [place]);
     }
     if (missing.size === 0) return;
     const left = missing.entries();

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { modelsText } from '../../src/cli/commands/models-command.ts';
 import { findModelFolder, listModels, removeModel } from '../../src/cli/installed-models.ts';
-import { packCheckpoint } from '../../src/cli/pack-checkpoint.ts';
 import { rememberedModel, rememberModel } from '../../src/cli/remembered-model.ts';
 import { releaseLock, takeLock } from '../../src/daemon/process-lock.ts';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
@@ -13,6 +12,7 @@ import { readFully } from '../../src/pack/file-system.ts';
 import { openPackFolder, type PackFolder } from '../../src/pack/pack-folder.ts';
 import { TileCache } from '../../src/pack/tile-cache.ts';
 import { writeCheckpoint } from '../model/small-checkpoint.ts';
+import { packForTest } from './pack-for-test.ts';
 
 let root: string;
 let home: string;
@@ -25,15 +25,7 @@ beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'potluck-models-'));
   builtIn = join(root, 'potluck-36m');
   await writeCheckpoint(join(root, 'checkpoint'));
-  await packCheckpoint({
-    checkpoint: join(root, 'checkpoint'),
-    target: builtIn,
-    name: 'potluck-36m',
-    weights: 'w4',
-    attentionParts: null,
-    ropePrecision: 'float32',
-    onProgress: () => undefined,
-  });
+  await packForTest(join(root, 'checkpoint'), builtIn, 'potluck-36m');
   pack = await openPackFolder(fileSystem, builtIn);
 });
 afterAll(() => rm(root, { recursive: true }));

@@ -2,9 +2,9 @@ import { cp, mkdir, mkdtemp, rename, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { packCheckpoint } from '../../src/cli/pack-checkpoint.ts';
 import { ModelStore } from '../../src/daemon/model-store.ts';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
+import { packForTest } from '../cli/pack-for-test.ts';
 import { SMALL, writeCheckpoint } from '../model/small-checkpoint.ts';
 
 let root: string;
@@ -19,15 +19,7 @@ beforeAll(async () => {
   ] as const) {
     const checkpoint = join(root, `${name}-checkpoint`);
     await writeCheckpoint(checkpoint, { ...SMALL, num_hidden_layers: layers });
-    await packCheckpoint({
-      checkpoint,
-      target: join(root, name),
-      name,
-      weights: 'w4',
-      attentionParts: null,
-      ropePrecision: 'float32',
-      onProgress: () => undefined,
-    });
+    await packForTest(checkpoint, join(root, name), name);
   }
 });
 afterAll(() => rm(root, { recursive: true }));

@@ -6,7 +6,7 @@ import OpenAI from 'openai';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { fetchStatus } from '../../src/cli/api-client.ts';
 import { ChildDaemon } from '../../src/cli/emulate/child-daemon.ts';
-import { packCheckpoint } from '../../src/cli/pack-checkpoint.ts';
+import { packForTest } from '../cli/pack-for-test.ts';
 import { SMALL, writeCheckpoint } from '../model/small-checkpoint.ts';
 import { BYTE_LEVEL_TOKENS, byteLevelJson } from '../model/tiny-tokenizers.ts';
 
@@ -31,15 +31,7 @@ beforeAll(async () => {
     };
     await writeCheckpoint(checkpoint, config);
     writeFileSync(join(checkpoint, 'tokenizer.json'), JSON.stringify(byteLevelJson()));
-    await packCheckpoint({
-      checkpoint,
-      target: join(root, name),
-      name,
-      weights: 'w4',
-      attentionParts: null,
-      ropePrecision: 'float32',
-      onProgress: () => undefined,
-    });
+    await packForTest(checkpoint, join(root, name), name);
   }
 });
 afterEach(async () => {

@@ -95,13 +95,13 @@ inline F steps(F x, float low, float high) {
   return Lanes::min(Lanes::max(Lanes::rint(x), Lanes::set1(low)), Lanes::set1(high));
 }
 
-// The steps of one group of 32, from a and b, by the inverse of its scale; stores them and returns their lanes' sums.
+// Stores the 8-bit steps of one group of 32, from a and b, of which amax is the largest magnitude; returns the sums of their lanes.
 inline I store_steps8(F a, F b, float amax, int8_t* q) {
   const F by = Lanes::set1(amax < kQuantizeLeast ? 0.0f : 127.0f / amax);
-  const F least = Lanes::set1(-127.0f), most = Lanes::set1(127.0f);
+  const F low = Lanes::set1(-127.0f), high = Lanes::set1(127.0f);
   // to_int rounds as rint does, and the bounds are whole numbers.
-  const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(a, by), least), most));
-  const I qb = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(b, by), least), most));
+  const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(a, by), low), high));
+  const I qb = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(b, by), low), high));
   Lanes::store_int8(q, qa);
   Lanes::store_int8(q + 16, qb);
   return Lanes::add_int(qa, qb);
