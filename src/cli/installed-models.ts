@@ -3,6 +3,7 @@ import * as fileSystem from 'node:fs/promises';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { releaseLock, takeLock } from '../daemon/process-lock.ts';
+import { TIMERS } from '../daemon/timers.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { readWholeFile, writing } from '../pack/file-system.ts';
@@ -130,7 +131,10 @@ async function removeReceived({ folder, id, name }: InstalledModel): Promise<voi
   try {
     const own = join(folder, 'models', id!);
     const found = await manifestIn(own);
-    const cache = await TileCache.open({ fileSystem, folder: join(folder, 'tiles'), crc32c });
+    const cache = await TileCache.open({
+      ...{ fileSystem, crc32c, now: TIMERS.now },
+      folder: join(folder, 'tiles'),
+    });
     try {
       await cache.remove(found?.manifest.tiles.map(tile => tile.sha256) ?? []);
     } finally {

@@ -13,17 +13,20 @@ export interface WantedTile {
   readonly bytes: number;
 }
 
-/** Keeps tiles; rejects with TILE_CORRUPT where the bytes do not have the hash. */
+/** Keeps tiles. */
 export interface TileSink {
-  put(hash: string, bytes: Uint8Array): Promise<unknown>;
+  /** Takes a tile; rejects with TILE_CORRUPT where the bytes do not have the hash. */
+  write(hash: string, bytes: Uint8Array): Promise<void>;
+  /** Resolves when all that was taken is kept, whatever happens to this device. */
+  confirm(): Promise<void>;
 }
 
 /** An HTTP GET at the hub: the body of a 200, else it rejects. */
 export type GetBody = (path: string, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
 
 /**
- * Fetches `tiles` into `sink`, at most two in memory at a time; a broken transfer is tried three times. `onProgress` gets bytes
- * done and bytes in all, as they arrive. Rejects with DEVICE_LOST, TILE_CORRUPT, DISK_WRITE or the reason of `signal`.
+ * Fetches `tiles` into `sink`, at most two in memory at a time; a broken transfer is tried three times. Tiles that arrived
+ * are kept also where others did not. `onProgress` gets bytes done and bytes in all, as they arrive. Rejects with DEVICE_LOST, TILE_CORRUPT, DISK_WRITE or the reason of `signal`.
  */
 export async function fetchTiles(
   tiles: readonly WantedTile[],
@@ -60,7 +63,11 @@ export async function fetchTiles(
   );
   // all of them have ended when this rejects, so nothing is written later
   const failed = (await Promise.allSettled(workers)).find(result => result.status === 'rejected');
-  if (failed !== undefined) throw signal.aborted ? signal.reason : own.signal.reason;
+  const confirmed = sink.confirm();
+  if (failed === undefined) return confirmed;
+  // What failed first is what is told.
+  await Promise.allSettled([confirmed]);
+  throw signal.aborted ? signal.reason : own.signal.reason;
 }
 
 async function fetchTile(
@@ -79,7 +86,7 @@ async function fetchTile(
         counted += n;
         count(n);
       });
-      await sink.put(tile.hash, bytes);
+      await sink.write(tile.hash, bytes);
       return;
     } catch (error) {
       signal.throwIfAborted();

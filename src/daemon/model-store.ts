@@ -80,7 +80,8 @@ export class ModelStore {
   ): Promise<ModelStore> {
     const { model } = places;
     const packs = new Map<string, LocalModel>();
-    const cache = await TileCache.open({ fileSystem: fs, folder: join(dataFolder, 'tiles'), crc32c });
+    const folder = join(dataFolder, 'tiles');
+    const cache = await TileCache.open({ fileSystem: fs, folder, crc32c, now: TIMERS.now });
     const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
     try {
       if (model !== 'none') packs.set(resolve(model), store.#fromFolder(await openPackFolder(fs, model)));

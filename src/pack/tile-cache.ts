@@ -27,15 +27,22 @@ export interface TileCacheOptions {
   readonly fileSystem: FileSystem;
   readonly folder: string;
   readonly crc32c: (bytes: Uint8Array, before: number) => number;
+  /** Monotonic clock in milliseconds. */
+  readonly now: () => number;
 }
 
 /** A removed tile leaves a line behind; from this many on the journal is written anew when it is opened. */
 const STALE_LINES = 1000;
+/** Bytes and age of written tiles from which on they are confirmed without being asked: what a crash may lose. */
+const GROUP_BYTES = 16 * 2 ** 20;
+const GROUP_MILLISECONDS = 1000;
 
 /**
  * The tiles that this device received from others, on disk, addressed by their SHA-256: tiles.bin with slots aligned to
- * 4096 bytes, and index.txt, a journal. A tile's bytes are on disk before its line is, and the line of a removed tile
- * before its slot is used again, so a crash at any moment loses at most the last change.
+ * 4096 bytes, and index.txt, a journal. Tiles are written one by one and confirmed in groups, as waiting for the disk
+ * costs the same for one and for many: the bytes of all are synced before their lines are written, and the line of a
+ * removed tile before its slot is used again. So whatever the journal says is there, and a crash at any moment loses
+ * at most the group that was not confirmed.
  */
 export class TileCache {
   readonly #options: TileCacheOptions;
@@ -43,7 +50,14 @@ export class TileCache {
   readonly #journal: OpenFile;
   readonly #slots: Map<string, Slot>;
   #space: SlotSpace;
+  /** Tiles that are written and not confirmed: not there yet. */
+  readonly #written = new Map<string, Slot>();
+  #writtenBytes = 0;
+  /** When the first of them was written. */
+  #writtenSince = 0;
   #journalEnd: number;
+  /** Whether lines that do not count may lie behind the end of the journal. */
+  #journalTorn = false;
   #last: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -122,10 +136,10 @@ export class TileCache {
   }
 
   /**
-   * Keeps a tile (a multiple of 4096 bytes); resolves when it would survive a loss of power. Rejects with TILE_CORRUPT
-   * where the bytes do not have that hash, and with DISK_WRITE.
+   * Writes a tile (a multiple of 4096 bytes). It is there once a `confirm` after this resolved. Rejects with TILE_CORRUPT where
+   * the bytes do not have that hash; with DISK_WRITE, also where tiles before it could not be confirmed.
    */
-  put(hash: string, bytes: Uint8Array): Promise<void> {
+  write(hash: string, bytes: Uint8Array): Promise<void> {
     if (createHash('sha256').update(bytes).digest('hex') !== hash)
       return Promise.reject(
         new PotluckError(
@@ -140,7 +154,15 @@ export class TileCache {
           `Tile ${hash.slice(0, 16)} has ${bytes.length} bytes, not a multiple of ${ALIGNMENT}.`,
         ),
       );
-    return this.#inTurn(() => this.#put(hash, bytes));
+    return this.#inTurn(() => this.#write(hash, bytes));
+  }
+
+  /**
+   * Resolves when every tile that was written is there and would survive a loss of power. Rejects with DISK_WRITE; the tiles are
+   * then forgotten.
+   */
+  confirm(): Promise<void> {
+    return this.#inTurn(() => this.#confirm());
   }
 
   /**
@@ -150,6 +172,7 @@ export class TileCache {
   remove(hashes: Iterable<string>, broken = false): Promise<void> {
     const wanted = new Set(hashes);
     return this.#inTurn(async () => {
+      for (const hash of wanted) this.#forgetWritten(hash, broken);
       const gone = [...wanted].filter(hash => this.#slots.has(hash));
       if (gone.length === 0) return;
       await this.#append(gone.map(removeLine).join(''));
@@ -160,7 +183,7 @@ export class TileCache {
     });
   }
 
-  /** Waits for changes under way and closes the files. */
+  /** Waits for changes under way and closes the files. Tiles that were not confirmed are lost. */
   async close(): Promise<void> {
     if (this.#closed) return;
     await this.#inTurn(async () => {
@@ -170,40 +193,92 @@ export class TileCache {
     });
   }
 
-  /** Forgets every tile and begins another file where somebody removed the one that is open: what is written there is lost. */
+  /**
+   * Forgets every tile and begins another file where somebody removed the one that is open: what is written there is lost. Rejects
+   * with DISK_WRITE where tiles wait to be confirmed.
+   */
   async #renewIfLost(): Promise<void> {
     const { fileSystem } = this.#options;
     if (await isThere(fileSystem, this.#dataPath)) return;
+    const unconfirmed = this.#written.size;
     await this.#append([...this.#slots.keys()].map(removeLine).join(''));
     this.#slots.clear();
+    this.#written.clear();
+    this.#writtenBytes = 0;
     this.#space = new SlotSpace([]);
     const lost = this.#data;
     this.#data = await openOrMake(fileSystem, this.#dataPath);
     await lost.close();
+    if (unconfirmed > 0)
+      throw new PotluckError(
+        'DISK_WRITE',
+        `${this.#dataPath}: was removed while tiles were received. They will be fetched again.`,
+      );
   }
 
-  async #put(hash: string, bytes: Uint8Array): Promise<void> {
+  async #write(hash: string, bytes: Uint8Array): Promise<void> {
     await this.#renewIfLost();
-    if (this.#slots.has(hash)) return;
+    await this.#mendJournal();
+    if (this.#slots.has(hash) || this.#written.has(hash)) return;
     const offset = this.#space.take(bytes.length);
     const slot: Slot = { offset, bytes: bytes.length, crc32c: this.#options.crc32c(bytes, 0) };
     try {
       await writeFully(this.#data, this.#dataPath, bytes, offset);
-      await writing(this.#dataPath, () => this.#data.datasync());
-      await this.#append(putLine(hash, slot));
     } catch (error) {
       this.#space.free(slot);
       throw error;
     }
-    this.#slots.set(hash, slot);
+    const { now } = this.#options;
+    if (this.#written.size === 0) this.#writtenSince = now();
+    this.#written.set(hash, slot);
+    this.#writtenBytes += slot.bytes;
+    if (this.#writtenBytes >= GROUP_BYTES || now() - this.#writtenSince >= GROUP_MILLISECONDS)
+      await this.#confirm();
   }
 
-  /** Appends lines and syncs them. Where that fails, the next lines are written over what is left of these. */
+  async #confirm(): Promise<void> {
+    if (this.#written.size === 0) return;
+    await this.#renewIfLost();
+    try {
+      await writing(this.#dataPath, () => this.#data.datasync());
+      await this.#append([...this.#written].map(([hash, slot]) => putLine(hash, slot)).join(''));
+    } catch (error) {
+      // After a sync that failed nobody knows which bytes are on disk, and the next one would not say so.
+      for (const hash of [...this.#written.keys()]) this.#forgetWritten(hash, false);
+      throw error;
+    }
+    for (const [hash, slot] of this.#written) this.#slots.set(hash, slot);
+    this.#written.clear();
+    this.#writtenBytes = 0;
+  }
+
+  #forgetWritten(hash: string, broken: boolean): void {
+    const slot = this.#written.get(hash);
+    if (!slot) return;
+    this.#written.delete(hash);
+    this.#writtenBytes -= slot.bytes;
+    if (!broken) this.#space.free(slot);
+  }
+
+  /** Appends lines and syncs them. */
   async #append(lines: string): Promise<void> {
+    await this.#mendJournal();
     const bytes = new TextEncoder().encode(lines);
+    this.#journalTorn = true;
     await writeFully(this.#journal, this.#journalPath, bytes, this.#journalEnd);
     await writing(this.#journalPath, () => this.#journal.datasync());
+    this.#journalTorn = false;
     this.#journalEnd += bytes.length;
+  }
+
+  /** Takes away what an append that failed left, before other bytes lie where its lines say. */
+  async #mendJournal(): Promise<void> {
+    if (!this.#journalTorn) return;
+    await writing(this.#journalPath, async () => {
+      await this.#journal.truncate(this.#journalEnd);
+      await this.#journal.datasync();
+    });
+    this.#journalTorn = false;
   }
 
   #inTurn<T>(change: () => Promise<T>): Promise<T> {

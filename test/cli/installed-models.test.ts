@@ -43,13 +43,17 @@ async function addReceived(): Promise<string> {
   const device = join(home, 'device-11510');
   await mkdir(join(device, 'models', pack.id), { recursive: true });
   await writeFile(join(device, 'models', pack.id, 'manifest.json'), pack.manifestBytes);
-  const cache = await TileCache.open({ fileSystem, folder: join(device, 'tiles'), crc32c });
+  const cache = await TileCache.open({
+    ...{ fileSystem, crc32c, now: () => 0 },
+    folder: join(device, 'tiles'),
+  });
   const data = await fileSystem.open(pack.tilesPath, 'r');
   for (const tile of pack.manifest.tiles.slice(0, 2)) {
     const bytes = new Uint8Array(tile.bytes);
     await readFully(data, pack.tilesPath, bytes, tile.offset);
-    await cache.put(tile.sha256, bytes);
+    await cache.write(tile.sha256, bytes);
   }
+  await cache.confirm();
   await data.close();
   await cache.close();
   return device;
@@ -98,7 +102,10 @@ test('removes a pulled pack and what devices received; the one that comes along 
   await expect(removeModel('potluck-36m', places())).rejects.toMatchObject({ code: 'DATA_FOLDER_IN_USE' });
   releaseLock(join(device, 'lock'));
   expect(await removeModel('potluck-36m', places())).toMatchObject([{ kind: 'received' }]);
-  const cache = await TileCache.open({ fileSystem, folder: join(device, 'tiles'), crc32c });
+  const cache = await TileCache.open({
+    ...{ fileSystem, crc32c, now: () => 0 },
+    folder: join(device, 'tiles'),
+  });
   expect(cache.hashes()).toEqual([]);
   await cache.close();
   await expect(removeModel('potluck-36m', places())).rejects.toThrow(/comes with Potluck/);

@@ -10,13 +10,22 @@ const content = new Map(tiles.map((t, n) => [`/potluck/tile/${t.hash}`, tileByte
 
 class Store {
   readonly have = new Map<string, Uint8Array>();
-  now = 0;
-  most = 0;
+  readonly #written = new Map<string, Uint8Array>();
+  confirms = 0;
 
-  async put(hash: string, bytes: Uint8Array): Promise<void> {
+  constructor(readonly full = false) {}
+
+  async write(hash: string, bytes: Uint8Array): Promise<void> {
     if (hashOf(bytes) !== hash) throw new PotluckError('TILE_CORRUPT', `Tile ${hash} is corrupt.`);
     await Promise.resolve();
-    this.have.set(hash, bytes);
+    this.#written.set(hash, bytes);
+  }
+
+  async confirm(): Promise<void> {
+    await Promise.resolve();
+    this.confirms++;
+    if (this.full) throw new PotluckError('DISK_WRITE', 'The disk is full.');
+    for (const [hash, bytes] of this.#written) this.have.set(hash, bytes);
   }
 }
 
@@ -29,8 +38,7 @@ async function* parts(bytes: Uint8Array, each = 1000): AsyncGenerator<Uint8Array
   for (let i = 0; i < bytes.length; i += each) yield bytes.subarray(i, i + each);
 }
 
-async function run(serve: Serve, signal = new AbortController().signal) {
-  const store = new Store();
+async function run(serve: Serve, signal = new AbortController().signal, store = new Store()) {
   const progress: [number, number][] = [];
   const attempts = new Map<string, number>();
   let open = 0;
@@ -64,6 +72,7 @@ describe('fetchTiles', () => {
     const total = tiles.reduce((s, t) => s + t.bytes, 0);
     expect(progress.at(-1)).toEqual([total, total]);
     expect(most()).toBe(2);
+    expect(store.confirms).toBe(1);
   });
 
   it('tries a broken transfer again, and counts its bytes once', async () => {
@@ -89,6 +98,19 @@ describe('fetchTiles', () => {
     expect(error?.message).toContain(tiles[0]!.hash);
     expect(attempts.get(`/potluck/tile/${tiles[0]!.hash}`)).toBe(3);
     expect(store.have.has(tiles[0]!.hash)).toBe(false);
+  });
+
+  it('keeps what arrived where another tile did not', async () => {
+    const { store, error } = await run(path =>
+      path.endsWith(tiles[4]!.hash) ? Promise.reject(new Error('gone')) : parts(content.get(path)!),
+    );
+    expect(error?.code).toBe('DEVICE_LOST');
+    expect([...store.have.keys()]).toEqual(expect.arrayContaining(tiles.slice(0, 3).map(t => t.hash)));
+  });
+
+  it('is not done where the disk does not keep the tiles', async () => {
+    const { error } = await run(path => parts(content.get(path)!), undefined, new Store(true));
+    expect(error?.code).toBe('DISK_WRITE');
   });
 
   it('does not take more bytes than the tile has', async () => {
