@@ -15,11 +15,11 @@ if (checkpoint === undefined) {
 }
 await setupOrExit();
 const { buildPack } = await import('../build/js/model/build-pack.js');
-const { createTokenizer } = await import('../build/js/model/tokenizer.js');
+const { tokenizerOfJson } = await import('../build/js/model/pack-tokenizer.js');
 const { createNativeBackend } = await import('../build/js/kernels/native-backend.js');
 
 const readJson = async name => JSON.parse(await fs.readFile(join(checkpoint, name), 'utf8'));
-const tokenizer = createTokenizer(await readJson('tokenizer.json'), await readJson('tokenizer_config.json'));
+const tokenizer = tokenizerOfJson(await readJson('tokenizer.json'), await readJson('tokenizer_config.json'));
 const text = await fs.readFile(join(projectRoot, 'models', 'calibration.txt'), 'utf8');
 // It begins as a chat, which is what the model is for.
 const chat = '<|im_start|>user\nHello! Who are you?<|im_end|>\n<|im_start|>assistant\n';

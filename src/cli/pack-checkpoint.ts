@@ -7,8 +7,9 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { type BuildProgress, buildPack, type RopePrecision } from '../model/build-pack.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
+import { tokenizerOfJson } from '../model/pack-tokenizer.ts';
 import type { ActivationLevels } from '../model/quantizer/level-blocks.ts';
-import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
 import { PACK_FILE_BYTES } from '../pack/read-manifest.ts';
 
@@ -93,7 +94,7 @@ export async function checkpointTokenizer(path: string): Promise<Tokenizer | nul
   try {
     const json = await checkpoint.readJson('tokenizer.json', PACK_FILE_BYTES);
     const config = await checkpoint.readJson('tokenizer_config.json', PACK_FILE_BYTES);
-    return json === undefined ? null : createTokenizer(json, config ?? {});
+    return json === undefined ? null : tokenizerOfJson(json, config ?? {});
   } finally {
     await checkpoint.close();
   }

@@ -14,6 +14,7 @@ import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { tokenizerMemory } from '../model/pack-tokenizer.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
@@ -191,7 +192,7 @@ class Daemon {
       leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
       frameBytes: 0,
     };
-    this.#keeper.check(needs, files.find(({ name }) => name === 'tokenizer.json')?.bytes ?? 0);
+    this.#keeper.check(needs, tokenizerMemory(files, shape.vocabulary));
   }
 
   #running(): Cluster {

@@ -39,9 +39,6 @@ export interface OpenMemory extends PlanNeeds {
 const FIRST_RESERVE = 24 << 20;
 /** Room for what a daemon takes from its start until its first plan beside the tokenizer: links, compiled code, the engine. */
 const START_GROWTH = 28 << 20;
-/** What a tokenizer takes: by token of its vocabulary or by byte of its file, whichever is less; measured up to 128,000 tokens. */
-const TOKENIZER_BYTES_A_TOKEN = 1024;
-const TOKENIZER_BYTES_A_FILE_BYTE = 14;
 /** Room for what it may grow between two looks, once it works as it always does. */
 const STEADY_RESERVE = 10 << 20;
 /** From this many passes on it does. */
@@ -103,16 +100,12 @@ export class MemoryKeeper {
   }
 
   /**
-   * Throws MEMORY_TOO_SMALL where a daemon that only started could never serve such a plan. `tokenizerFileBytes`: of its
-   * tokenizer.json, which is not loaded yet.
+   * Throws MEMORY_TOO_SMALL where a daemon that only started could never serve such a plan. `tokenizerBytes`: what its tokenizer
+   * will take, which is not open yet.
    */
-  check(needs: PlanNeeds, tokenizerFileBytes: number): void {
+  check(needs: PlanNeeds, tokenizerBytes: number): void {
     this.look();
-    const tokenizer = Math.min(
-      needs.shape.vocabulary * TOKENIZER_BYTES_A_TOKEN,
-      tokenizerFileBytes * TOKENIZER_BYTES_A_FILE_BYTE,
-    );
-    this.#make(needs, null, FIRST_RESERVE + START_GROWTH + tokenizer, 0);
+    this.#make(needs, null, FIRST_RESERVE + START_GROWTH + tokenizerBytes, 0);
   }
 
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */

@@ -8,7 +8,8 @@ import {
   TEMPLATE_WORKER_MEMORY,
 } from '../model/chat-template.ts';
 import { encodeChat } from '../model/chat-template-tokens.ts';
-import { createTokenizer, type Tokenizer } from '../model/tokenizer.ts';
+import { packTokenizer } from '../model/pack-tokenizer.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
 import type { LocalModel } from './model-store.ts';
 import { TIMERS } from './timers.ts';
 
@@ -35,13 +36,12 @@ const RETIRED_MILLISECONDS = 60_000;
  */
 async function openServedModel(model: LocalModel, onFallback: () => void): Promise<ServedModel> {
   const { manifest } = model;
-  const tokenizerJson = await readJson(model, 'tokenizer.json');
-  if (tokenizerJson === undefined)
+  const tokenizer = await packTokenizer(name => model.readFile(name), manifest.name);
+  if (tokenizer === undefined)
     throw new PotluckError(
       'PACK_INVALID',
       `Model ${manifest.name} has no tokenizer.json: it takes token ids, not text.`,
     );
-  const tokenizer = createTokenizer(tokenizerJson, (await readJson(model, 'tokenizer_config.json')) ?? {});
   const jinja = await model.readFile('chat_template.jinja');
   const template = createChatTemplate({
     source: jinja ? Buffer.from(jinja).toString('utf8') : tokenizer.chatTemplate,
@@ -73,7 +73,7 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
   };
 }
 
-/** Tokenizers and templates of the models that were asked for last; a large vocabulary takes a hundred megabytes. */
+/** Tokenizers and templates of the models that were asked for last. */
 export class ServedModels {
   /** Names of models that brought no chat template and were asked to chat. */
   readonly withoutTemplate = new Set<string>();
@@ -120,8 +120,3 @@ const close = (model: Promise<ServedModel>): Promise<void> =>
     opened => opened.close(),
     () => undefined,
   );
-
-async function readJson(model: LocalModel, name: string): Promise<unknown> {
-  const bytes = await model.readFile(name);
-  return bytes && JSON.parse(Buffer.from(bytes).toString('utf8'));
-}

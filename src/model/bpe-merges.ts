@@ -1,44 +1,42 @@
+import { invalidTokenizer } from './model-vocabulary.ts';
+import {
+  behind,
+  type MergeArrays,
+  MOST_IN_A_ROW,
+  type Offered,
+  PLACES_AN_ENTRY,
+  placeOf,
+  type Vocabulary,
+} from './vocabulary.ts';
+
 /**
  * Byte-pair encoding of words: the pair of neighbours with the lowest rank is merged, the leftmost of equals, until no pair
- * is in the list. Time is n log n in the length of a word; the list takes 16 bytes a merge, twice, in place of a text.
+ * is in the list. Time is n log n in the length of a word; a merge takes 18 bytes, 12 of them in the vocabulary.
  */
 export class BpeMerges {
-  readonly #ids: ReadonlyMap<string, number>;
-  /** The piece that merge `rank` makes; [merges]. */
-  readonly #made: Int32Array;
-  /** Open addressing by (left, right): rank + 1, 0 for an empty place; [slots]. */
-  readonly #ranks: Int32Array;
-  readonly #lefts: Int32Array;
-  readonly #rights: Int32Array;
-  readonly #mask: number;
+  readonly #vocabulary: Vocabulary;
+  readonly #offered: Offered;
+  readonly #merges: MergeArrays;
+  /** Open addressing by (left, right): rank + 1, 0 for an empty place; [places]. */
+  readonly #places: Int32Array;
 
-  /**
-   * `ids`: the id of each piece. `merges`: pairs of pieces, the lowest rank first; those whose parts or whole are not
-   * pieces are left out.
-   */
-  constructor(ids: ReadonlyMap<string, number>, merges: Iterable<readonly [string, string]>, count: number) {
-    this.#ids = ids;
-    let slots = 16;
-    while (slots < 2 * count) slots *= 2;
-    this.#mask = slots - 1;
-    this.#made = new Int32Array(count);
-    this.#ranks = new Int32Array(slots);
-    this.#lefts = new Int32Array(slots);
-    this.#rights = new Int32Array(slots);
-    let rank = 0;
-    for (const [first, second] of merges) {
-      const left = ids.get(first);
-      const right = ids.get(second);
-      const made = ids.get(first + second);
-      if (left !== undefined && right !== undefined && made !== undefined) this.#add(left, right, rank, made);
-      rank++;
+  /** `hidden`: ids that no text becomes; merges that have one are left out. Throws PACK_INVALID where they were chosen to collide. */
+  constructor(vocabulary: Vocabulary, merges: MergeArrays, hidden: ReadonlySet<number>) {
+    this.#vocabulary = vocabulary;
+    this.#offered = id => !hidden.has(id);
+    this.#merges = merges;
+    const { lefts, rights, made } = merges;
+    this.#places = new Int32Array(Math.ceil(made.length * PLACES_AN_ENTRY) + 1);
+    for (let rank = 0; rank < made.length; rank++) {
+      if (hidden.has(lefts[rank]!) || hidden.has(rights[rank]!) || hidden.has(made[rank]!)) continue;
+      this.#add(lefts[rank]!, rights[rank]!, rank);
     }
   }
 
   /** The pieces of a word: ids, and for characters that are no pieces the characters themselves. */
   encode(word: string): (number | string)[] {
     const symbols = Array.from(word);
-    const ids = Int32Array.from(symbols, symbol => this.#ids.get(symbol) ?? -1);
+    const ids = Int32Array.from(symbols, symbol => this.#vocabulary.find(symbol, this.#offered) ?? -1);
     const next = this.#merge(ids);
     const pieces: (number | string)[] = [];
     for (let at = 0; at < ids.length; at = next[at]!) pieces.push(ids[at]! < 0 ? symbols[at]! : ids[at]!);
@@ -63,7 +61,7 @@ export class BpeMerges {
       const right = next[left]!;
       // A symbol that was merged into the one before it has no next one, and other pairs have other ranks.
       if (right < 0 || right >= length || this.#find(ids[left]!, ids[right]!) !== rank) continue;
-      ids[left] = this.#made[rank]!;
+      ids[left] = this.#merges.made[rank]!;
       const after = next[right]!;
       next[left] = after;
       next[right] = -1;
@@ -74,28 +72,36 @@ export class BpeMerges {
     return next;
   }
 
-  #slot(left: number, right: number): number {
-    let slot = (Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b)) & this.#mask;
-    while (this.#ranks[slot] !== 0 && (this.#lefts[slot] !== left || this.#rights[slot] !== right))
-      slot = (slot + 1) & this.#mask;
-    return slot;
+  #add(left: number, right: number, rank: number): void {
+    const places = this.#places;
+    const at = this.#place(left, right);
+    const tried = (at - firstPlace(left, right, places.length) + places.length) % places.length;
+    if (tried > MOST_IN_A_ROW) throw invalidTokenizer('has merges that collide');
+    // The list may have a pair twice: the later rank counts, as in a map that is filled in order.
+    places[at] = rank + 1;
   }
 
-  #add(left: number, right: number, rank: number, made: number): void {
-    const slot = this.#slot(left, right);
-    // The list may have a pair twice: the later rank counts, as in a map that is filled in order.
-    this.#ranks[slot] = rank + 1;
-    this.#lefts[slot] = left;
-    this.#rights[slot] = right;
-    this.#made[rank] = made;
+  /** Where the pair is, or the empty place where it would be. */
+  #place(left: number, right: number): number {
+    const places = this.#places;
+    const { lefts, rights } = this.#merges;
+    let at = firstPlace(left, right, places.length);
+    for (; places[at] !== 0; at = behind(at, places.length)) {
+      const rank = places[at]! - 1;
+      if (lefts[rank] === left && rights[rank] === right) break;
+    }
+    return at;
   }
 
   /** The rank of a pair, or -1. */
   #find(left: number, right: number): number {
     if (left < 0 || right < 0) return -1;
-    return this.#ranks[this.#slot(left, right)]! - 1;
+    return this.#places[this.#place(left, right)]! - 1;
   }
 }
+
+const firstPlace = (left: number, right: number, places: number): number =>
+  placeOf(Math.imul(left, 0x9e3779b1) ^ right, places);
 
 /** A heap of merges, the lowest rank first, then the lowest place. */
 class MergeQueue {

@@ -22,6 +22,7 @@ import { chooseTiling } from './cut-tiling.ts';
 import { Embedding } from './embedding.ts';
 import { readConstants } from './layer-constants.ts';
 import { LayerReader } from './layer-tensors.ts';
+import { type PackFile, tokenizerPackFiles } from './pack-tokenizer.ts';
 import { withoutPrefix } from './prefixed-checkpoint.ts';
 import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
 import { sourceShape } from './quantizer/half-layer.ts';
@@ -29,8 +30,6 @@ import type { ActivationLevels } from './quantizer/level-blocks.ts';
 import { quantizePack, RESIDUAL_FILES } from './quantizer/quantize-pack.ts';
 import { writeLevels } from './quantizer/write-levels.ts';
 
-/** Files of the tokenizer; those that a checkpoint has go into the pack as they are. */
-const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'] as const;
 const JOURNAL_FILE = 'journal.jsonl';
 /** Rises when the same options give other bytes than before: runs from before do not go on. */
 const ROUNDING_VERSION = 1;
@@ -88,6 +87,7 @@ interface Build {
   readonly architecture: Architecture;
   readonly config: ModelConfig;
   readonly shape: ModelShape;
+  readonly tokenizer: readonly PackFile[];
   readonly writer: PackWriter;
 }
 
@@ -119,7 +119,8 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     };
     checkShape(shape, configPath);
     checkTensors(checkpoint, architecture, config);
-    const build = { options, checkpoint, architecture, config, shape };
+    const tokenizer = await tokenizerPackFiles(checkpoint);
+    const build = { options, checkpoint, architecture, config, shape, tokenizer };
     if (roundsByInputs(options)) return await quantizedPack(build);
     const writer = await PackWriter.create(writerOptions(build));
     try {
@@ -294,14 +295,11 @@ async function readSpecialTokens({ checkpoint, config, shape }: Omit<Build, 'wri
 }
 
 async function finishPack(
-  { options, checkpoint, architecture, writer }: Build,
+  { options, tokenizer, architecture, writer }: Build,
   special: ReturnType<typeof specialTokens>,
   facts: Readonly<Record<string, string | number>>,
 ): Promise<Manifest> {
-  for (const name of TOKENIZER_FILES) {
-    const bytes = await checkpoint.readFile(name, PACK_FILE_BYTES);
-    if (bytes) await writer.addFile(name, bytes);
-  }
+  for (const { name, bytes } of tokenizer) await writer.addFile(name, bytes);
   const origin = {
     architecture: architecture.className,
     ...facts,

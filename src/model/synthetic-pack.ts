@@ -15,7 +15,7 @@ import {
   partSeed,
   syntheticConstants,
 } from './synthetic-tiles.ts';
-import { BYTE_CHARACTERS } from './tokenizer-pieces.ts';
+import { syntheticTokenizer } from './synthetic-tokenizer.ts';
 
 export interface SyntheticPackOptions {
   readonly shape: NamedShape;
@@ -33,11 +33,12 @@ export interface SyntheticPackOptions {
 }
 
 /** Rises when the same seed gives other bytes than before. */
-const GENERATOR = 2;
+const GENERATOR = 3;
 /** Bytes of embedding rows that are drawn at a time, about. */
 const EMBEDDING_CHUNK = 4 * 2 ** 20;
 /** Added to a seed for parts that are not tiles. */
 const EMBEDDING_PART = 2 ** 24;
+const TOKENIZER_PART = 2 ** 30;
 
 type Drawn = Pick<SyntheticPackOptions, 'seed' | 'storedLayers' | 'activations'>;
 
@@ -68,7 +69,7 @@ export function syntheticShape({ name, config }: NamedShape): ModelShape {
 
 /**
  * Writes a w4 pack of a shape with drawn weights, tile by tile: what it computes means nothing, how fast does. It has a
- * tokenizer of one token a byte, so a daemon can serve it. Rejects with BAD_OPTION or DISK_WRITE; then nothing is left
+ * tokenizer of its whole vocabulary, drawn too, so a daemon can serve it and takes the memory that a real model's takes. Rejects with BAD_OPTION or DISK_WRITE; then nothing is left
  * at the target.
  */
 export async function writeSyntheticPack(options: SyntheticPackOptions): Promise<Manifest> {
@@ -90,10 +91,11 @@ export async function writeSyntheticPack(options: SyntheticPackOptions): Promise
     await writeEmbedding(writer, shape, options.seed);
     await writeTiles(writer, shape, options);
     await writer.setConstants(syntheticConstants(shape, options.activations ?? 'a8'));
-    const stop = await writeTokenizer(writer, shape);
+    const tokenizer = syntheticTokenizer(shape.vocabulary, partSeed(options.seed, TOKENIZER_PART));
+    for (const { name, bytes } of tokenizer.files) await writer.addFile(name, bytes);
     return await writer.finish({
       name: named.name,
-      stopTokens: stop,
+      stopTokens: [tokenizer.end],
       beginToken: null,
       origin: originOf(options),
     });
@@ -137,24 +139,4 @@ function storedTiles(s: ModelShape, layers: number): number {
   if (layers < s.layers && s.layerFeatures.some((_, layer) => inLayer(layer) !== first))
     throw new PotluckError('BAD_OPTION', 'Layers of this shape have different tiles: store all of them.');
   return s.layerFeatures.slice(0, layers).reduce((sum, _, layer) => sum + inLayer(layer), 0);
-}
-
-/** A byte-level tokenizer without merges, in the layout of a tokenizer.json; returns the ids that end an answer. */
-async function writeTokenizer(writer: PackWriter, s: ModelShape): Promise<number[]> {
-  const pieces = BYTE_CHARACTERS.slice(0, s.vocabulary - 1);
-  const end = { id: pieces.length, content: '<|end|>', special: true, normalized: false };
-  const tokenizer = {
-    added_tokens: [end],
-    normalizer: null,
-    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
-    post_processor: null,
-    decoder: { type: 'ByteLevel' },
-    model: {
-      type: 'BPE',
-      vocab: Object.fromEntries([...pieces, end.content].map((piece, id) => [piece, id])),
-      merges: [],
-    },
-  };
-  await writer.addFile('tokenizer.json', new TextEncoder().encode(JSON.stringify(tokenizer)));
-  return [end.id];
 }

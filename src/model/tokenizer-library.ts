@@ -1,5 +1,6 @@
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { PotluckError } from '../errors/errors.ts';
+import type { Vocabulary } from './vocabulary.ts';
 
 /** What the library does of a tokenizer.json: everything before words become pieces. */
 export interface TokenizerLibrary {
@@ -33,8 +34,8 @@ interface Section {
   readonly index: number;
 }
 
-/** `pieces`: the vocabulary. Throws UNSUPPORTED_MODEL for a part that the library does not know. */
-export function loadLibrary(json: TokenizerParts, pieces: readonly (string | undefined)[]): TokenizerLibrary {
+/** Throws UNSUPPORTED_MODEL for a part that the library does not know. */
+export function loadLibrary(json: TokenizerParts, vocabulary: Vocabulary): TokenizerLibrary {
   let library: Library;
   try {
     // The post-processor would add begin and end tokens; the decoder is tokenizer-pieces.ts, the model token-model.ts.
@@ -46,7 +47,7 @@ export function loadLibrary(json: TokenizerParts, pieces: readonly (string | und
       cause: error,
     });
   }
-  const inner = library.pre_tokenizer ?? wordsOf(pieces);
+  const inner = library.pre_tokenizer ?? wordsOf(vocabulary);
   const cuts = cutsBeforeSpaces(inner);
   let index = 0;
   library.pre_tokenizer = (text, options) => {
@@ -128,7 +129,16 @@ function correctedPreTokenizer(part: unknown): unknown {
  * For models without a pre-tokenizer, where a text would be one long word: ten times slower than words, which are also cached.
  * Words may be cut off where no token of the vocabulary reaches over the border, which is so for SentencePiece's U+2581.
  */
-function wordsOf(pieces: readonly (string | undefined)[]): PreTokenize {
-  const crosses = pieces.some(piece => piece !== undefined && /[^\u2581]\u2581/.test(piece));
-  return crosses ? text => [text] : text => text.split(/(?<=[^\u2581])(?=\u2581)/);
+function wordsOf(vocabulary: Vocabulary): PreTokenize {
+  return crossesWords(vocabulary) ? text => [text] : text => text.split(/(?<=[^\u2581])(?=\u2581)/);
+}
+
+/** Whether some piece has U+2581 behind another character. */
+function crossesWords({ arrays: { texts, offsets } }: Vocabulary): boolean {
+  const isMark = (at: number): boolean =>
+    texts[at] === 0xe2 && texts[at + 1] === 0x96 && texts[at + 2] === 0x81;
+  for (let id = 0; id + 1 < offsets.length; id++)
+    for (let at = offsets[id]! + 1; at < offsets[id + 1]!; at++)
+      if (isMark(at) && !(at - 3 >= offsets[id]! && isMark(at - 3))) return true;
+  return false;
 }

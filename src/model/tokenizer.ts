@@ -3,6 +3,8 @@ import { type ControlText, chooseBreaker, createControlText } from './control-te
 import { createTokenModel } from './token-model.ts';
 import { loadLibrary } from './tokenizer-library.ts';
 import { createPieceDecoder } from './tokenizer-pieces.ts';
+import type { Vocabulary } from './vocabulary.ts';
+import { MOST_TOKENS } from './vocabulary-file.ts';
 
 export interface EncodeOptions {
   /** False: text that spells a control token stays text. True: it becomes that token (for rendered templates). */
@@ -50,24 +52,27 @@ interface TokenizerJson {
 const NAMED = ['bos_token', 'eos_token', 'pad_token', 'unk_token'];
 
 /**
- * `tokenizerJson` and `tokenizerConfig` are the parsed files of those names; nothing of them is kept but texts. Throws
- * PACK_INVALID where a part is missing, UNSUPPORTED_MODEL for a tokenizer that is neither BPE nor Unigram.
+ * `tokenizerJson` and `tokenizerConfig` are the parsed files of those names, `vocabulary` stands for vocab and merges of the first.
+ * Throws PACK_INVALID where a part is missing, UNSUPPORTED_MODEL for a tokenizer that is neither BPE nor Unigram.
  */
-export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown): Tokenizer {
+export function createTokenizer(
+  tokenizerJson: unknown,
+  tokenizerConfig: unknown,
+  vocabulary: Vocabulary,
+): Tokenizer {
   const json = checked(tokenizerJson);
   const config = typeof tokenizerConfig === 'object' && tokenizerConfig !== null ? tokenizerConfig : {};
   const decoder = createPieceDecoder(json.decoder);
   const named = namedTokens(config as Record<string, unknown>);
   const controls = controlTokens(json.added_tokens, Object.values(named));
   const controlIds = new Set(controls.values());
-  const { encode: encodeWord, pieces } = createTokenModel(json.model, controlIds);
-  const library = loadLibrary(json, pieces);
+  const encodeWord = createTokenModel(json.model, vocabulary, controlIds);
+  const library = loadLibrary(json, vocabulary);
   const added = new Map(json.added_tokens.map(token => [token.id, token.content]));
-  const vocabulary = Math.max(pieces.length, ...json.added_tokens.map(token => token.id + 1));
   const controlText = createControlText([...controls.keys()]);
-  const longestPiece = [...pieces, ...added.values()].reduce(
-    (most, piece) => Math.max(most, piece?.length ?? 0),
-    1,
+  const longestPiece = [...added.values()].reduce(
+    (most, content) => Math.max(most, content.length),
+    Math.max(1, vocabulary.longest),
   );
   const encodeBroken = (text: string, breaker: string, limit: number): number[] => {
     const ids: number[] = [];
@@ -88,7 +93,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     if (controlIds.has(id)) return new Uint8Array(0);
     const content = added.get(id);
     if (content !== undefined) return new TextEncoder().encode(content);
-    const piece = pieces[id];
+    const piece = vocabulary.piece(id);
     if (piece !== undefined) return decoder.bytes(piece);
     // Rows of the logits beyond the tokenizer's vocabulary are padding: they have no text.
     if (Number.isSafeInteger(id) && id >= 0) return new Uint8Array(0);
@@ -109,7 +114,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
       return decoder.stripsLeadingSpace && text.startsWith(' ') ? text.slice(1) : text;
     },
     pieceBytes,
-    vocabulary,
+    vocabulary: json.added_tokens.reduce((most, { id }) => Math.max(most, id + 1), vocabulary.tokens),
     controls,
     controlText,
     named,
@@ -136,8 +141,7 @@ function checked(value: unknown): TokenizerJson {
   return { model: null, ...json, added_tokens: added };
 }
 
-/** Most tokens, and most of them that are looked for in texts as they are. */
-const MOST_TOKENS = 2 ** 22;
+/** Most tokens that are looked for in texts as they are. */
 const MOST_ADDED = 2 ** 16;
 
 function namedTokens(config: Record<string, unknown>): Record<string, string> {

@@ -4,7 +4,7 @@
  */
 
 /** Version of the pack format; a reader takes no other. */
-export const PACK_VERSION = 4;
+export const PACK_VERSION = 5;
 
 /** Weight format of the tiles. */
 export type WeightFormat = 'w4' | 'bf16';
@@ -160,7 +160,7 @@ export interface Manifest {
   readonly embedding: BlobEntry & { readonly format: 'bf16' | 'int8'; readonly rowBytes: number };
   /** In execution order: layer 0 attention, layer 0 FFN, layer 1 ..., head. */
   readonly tiles: readonly TileEntry[];
-  /** Further files of the pack: tokenizer.json, tokenizer_config.json. */
+  /** Further files of the pack: tokenizer.json, vocabulary.bin ... */
   readonly files: readonly FileEntry[];
   /** Where the weights come from and what was done to them, for people. */
   readonly origin: Readonly<Record<string, string | number>>;

@@ -12,6 +12,7 @@ import { packLogits } from './pack-logits.ts';
 import { plainBackend } from './plain-backend.ts';
 import { sharedJson } from './shared-files.ts';
 import { SMALL, safetensorsBytes, smallTensors, writeCheckpoint } from './small-checkpoint.ts';
+import { byteLevelJson } from './tiny-tokenizers.ts';
 
 const SHARED = fileURLToPath(new URL('../../../shared/', import.meta.url));
 
@@ -116,7 +117,7 @@ test('tokenizer files and special tokens come along', async () => {
   await writeCheckpoint(checkpoint);
   await fs.writeFile(
     join(checkpoint, 'tokenizer.json'),
-    JSON.stringify({ added_tokens: [{ id: 9, content: '<end>' }] }),
+    JSON.stringify({ ...byteLevelJson(), added_tokens: [{ id: 9, content: '<end>' }] }),
   );
   await fs.writeFile(
     join(checkpoint, 'tokenizer_config.json'),
@@ -129,6 +130,7 @@ test('tokenizer files and special tokens come along', async () => {
   expect(manifest.beginToken).toBe(1);
   expect(manifest.files.map(file => file.name)).toEqual([
     'tokenizer.json',
+    'vocabulary.bin',
     'tokenizer_config.json',
     'chat_template.jinja',
   ]);

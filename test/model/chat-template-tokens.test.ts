@@ -3,7 +3,8 @@ import type { ChatTemplate } from '../../src/model/chat-template.ts';
 import { createChatTemplate } from '../../src/model/chat-template.ts';
 import { type ChatMessage, renderChatTemplate } from '../../src/model/chat-template-render.ts';
 import { encodeChat } from '../../src/model/chat-template-tokens.ts';
-import { createTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
+import { tokenizerOfJson } from '../../src/model/pack-tokenizer.ts';
+import type { Tokenizer } from '../../src/model/tokenizer.ts';
 import { sharedJson } from './shared-files.ts';
 import { byteFallbackTokenizer, byteLevelTokenizer } from './tiny-tokenizers.ts';
 
@@ -32,7 +33,7 @@ const encode = async (tokenizer: Tokenizer, content: string, source = CHATML) =>
 
 test('the reference prompts of the embedded model, through its own template', async ctx => {
   const folder = 'demo-model/weights';
-  const tokenizer = createTokenizer(
+  const tokenizer = tokenizerOfJson(
     sharedJson(ctx, `${folder}/tokenizer.json`),
     sharedJson(ctx, `${folder}/tokenizer_config.json`),
   );

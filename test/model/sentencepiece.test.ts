@@ -4,9 +4,9 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { openTokenizer } from '../../src/model/open-tokenizer.ts';
+import { tokenizerOfJson } from '../../src/model/pack-tokenizer.ts';
 import { TokenKind } from '../../src/model/scored-tokenizer.ts';
 import { sentencePieceTokenizer } from '../../src/model/sentencepiece.ts';
-import { createTokenizer } from '../../src/model/tokenizer.ts';
 import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { writeCheckpoint } from './small-checkpoint.ts';
 
@@ -57,7 +57,7 @@ const BPE = proto(
 );
 
 const pieces = (model: Uint8Array, text: string): string[] => {
-  const tokenizer = createTokenizer(sentencePieceTokenizer(model, 'tokenizer.model'), {});
+  const tokenizer = tokenizerOfJson(sentencePieceTokenizer(model, 'tokenizer.model'), {});
   return tokenizer
     .encode(text, { special: false })
     .map(id => new TextDecoder().decode(tokenizer.pieceBytes(id)));
@@ -72,7 +72,7 @@ test('BPE: the best score is merged first, spaces lead, bytes stand for what is 
 });
 
 test('control pieces are text in texts; pieces of the user are found in them', () => {
-  const tokenizer = createTokenizer(sentencePieceTokenizer(BPE, 'x'), {});
+  const tokenizer = tokenizerOfJson(sentencePieceTokenizer(BPE, 'x'), {});
   expect([...tokenizer.controls.keys()]).toEqual(['<unk>', '<s>', '</s>']);
   expect(tokenizer.encode('<s>', { special: false })).not.toContain(1);
   expect(tokenizer.encode('<s>', { special: true })).toEqual([1]);
@@ -92,7 +92,7 @@ test('Unigram: the likeliest pieces; text that spells a byte or a control piece 
   );
   expect(pieces(unigram, 'abcd')).toEqual([' ab', 'cd']);
   expect(pieces(unigram, 'bcd')).toEqual([' ', 'bcd']);
-  const tokenizer = createTokenizer(sentencePieceTokenizer(unigram, 'x'), {});
+  const tokenizer = tokenizerOfJson(sentencePieceTokenizer(unigram, 'x'), {});
   expect(tokenizer.encode('<s>', { special: false })).not.toContain(1);
   expect(tokenizer.encode('<0x44>', { special: false })).not.toContain(3 + 0x44);
   expect(tokenizer.encode('D', { special: false })).toContain(3 + 0x44);

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { NamedShape } from '../../src/model/named-shapes.ts';
 import { parseShapes } from '../../src/model/named-shapes.ts';
+import { packTokenizer } from '../../src/model/pack-tokenizer.ts';
 import { isSyntheticPack, writeSyntheticPack } from '../../src/model/synthetic-pack.ts';
-import { createTokenizer } from '../../src/model/tokenizer.ts';
 import { openPackFolder } from '../../src/pack/pack-folder.ts';
 import { tileBytes, tileCount } from '../../src/pack/tile-shape.ts';
 import { crc32c } from '../pack/crc32c-table.ts';
@@ -79,15 +79,20 @@ test('4-bit activations are asked for in tiles and constants, and change what co
   }
 });
 
-test('its tokenizer has a token for each byte and one that ends', async () => {
+test('its tokenizer has the whole vocabulary, the last token ends, and any text comes back', async () => {
   const pack = await write(1);
-  const json = JSON.parse(Buffer.from((await pack.readFile('tokenizer.json'))!).toString('utf8'));
-  const tokenizer = createTokenizer(json, {});
+  const tokenizer = (await packTokenizer(name => pack.readFile(name), 'pack'))!;
+  expect(tokenizer.vocabulary).toBe(2000);
+  expect(pack.manifest.stopTokens).toEqual([1999]);
+  expect([...tokenizer.controls]).toEqual([['<|end|>', 1999]]);
   const text = 'Zwei Wörter, \n\u0000 \u{1f372}';
   const ids = tokenizer.encode(text, { special: false });
-  expect(ids).toEqual([...new TextEncoder().encode(text)]);
   expect(tokenizer.decode(ids)).toBe(text);
-  expect(pack.manifest.stopTokens).toEqual([256]);
+  for (let id = 256; id < 1999; id += 97) {
+    const bytes = tokenizer.pieceBytes(id);
+    expect(bytes.length).toBeGreaterThan(1);
+    expect(bytes.length).toBeLessThanOrEqual(12);
+  }
 });
 
 test.each([0, 5, 1.5])('refuses %d layers to store', async storedLayers => {

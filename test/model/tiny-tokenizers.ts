@@ -1,4 +1,5 @@
-import { createTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
+import { tokenizerOfJson } from '../../src/model/pack-tokenizer.ts';
+import type { Tokenizer } from '../../src/model/tokenizer.ts';
 
 const CONTROLS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
 
@@ -10,7 +11,7 @@ export const byteLevelTokenizer = (
   model: object = {},
   preTokenizer: object = {},
   controls: readonly string[] = CONTROLS,
-): Tokenizer => createTokenizer(byteLevelJson(model, preTokenizer, controls), { eos_token: '<|im_end|>' });
+): Tokenizer => tokenizerOfJson(byteLevelJson(model, preTokenizer, controls), { eos_token: '<|im_end|>' });
 
 /** Tokens of byteLevelJson. */
 export const BYTE_LEVEL_TOKENS = 3 + 256 + 8;
@@ -49,7 +50,7 @@ export function byteFallbackTokenizer(furtherMerges: readonly string[] = []): To
     ...'▁abcdefghimt<|>_',
     ...merges.map(merge => merge.replace(' ', '')),
   ];
-  return createTokenizer(
+  return tokenizerOfJson(
     {
       added_tokens: added(CONTROLS),
       normalizer: {

@@ -1,11 +1,12 @@
 import fc from 'fast-check';
 import { expect, type TestContext, test } from 'vitest';
-import { createTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
+import { tokenizerOfJson } from '../../src/model/pack-tokenizer.ts';
+import type { Tokenizer } from '../../src/model/tokenizer.ts';
 import { sharedJson } from './shared-files.ts';
 import { byteFallbackTokenizer, byteLevelTokenizer } from './tiny-tokenizers.ts';
 
 const load = (ctx: TestContext, folder: string): Tokenizer =>
-  createTokenizer(
+  tokenizerOfJson(
     sharedJson(ctx, `${folder}/tokenizer.json`),
     sharedJson(ctx, `${folder}/tokenizer_config.json`),
   );
@@ -187,5 +188,5 @@ test.each([
     'UNSUPPORTED_MODEL',
   ],
 ])('refuses a tokenizer with %s', (_, json, code) => {
-  expect(() => createTokenizer(json, {})).toThrow(expect.objectContaining({ code }));
+  expect(() => tokenizerOfJson(json, {})).toThrow(expect.objectContaining({ code }));
 });

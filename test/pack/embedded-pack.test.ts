@@ -18,7 +18,11 @@ test('the embedded model is whole, and every tile has its hash', async () => {
         .digest('hex'),
     ).toBe(sha256);
   expect(pack.manifest.name).toBe('potluck-36m');
-  expect(pack.manifest.files.map(file => file.name)).toEqual(['tokenizer.json', 'tokenizer_config.json']);
+  expect(pack.manifest.files.map(file => file.name)).toEqual([
+    'tokenizer.json',
+    'vocabulary.bin',
+    'tokenizer_config.json',
+  ]);
   expect(data.length).toBeLessThan(25e6);
 });
 
