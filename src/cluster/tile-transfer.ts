@@ -1,5 +1,5 @@
-import { Buffer } from 'node:buffer';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { TileBuffer } from './tile-buffer.ts';
 
 /** Most bytes of a tile that is sent. */
 export const MAX_TILE_BYTES = 64 << 20;
@@ -15,7 +15,7 @@ export interface WantedTile {
 
 /** Keeps tiles. */
 export interface TileSink {
-  /** Takes a tile; rejects with TILE_CORRUPT where the bytes do not have the hash. */
+  /** Takes a tile; rejects with TILE_CORRUPT where the bytes do not have the hash. `bytes` are used again afterwards. */
   write(hash: string, bytes: Uint8Array): Promise<void>;
   /** Resolves when all that was taken is kept, whatever happens to this device. */
   confirm(): Promise<void>;
@@ -52,8 +52,9 @@ export async function fetchTiles(
   const both = AbortSignal.any([signal, own.signal]);
   const waiting = tiles.values();
   const worker = async (): Promise<void> => {
+    const buffer = new TileBuffer();
     // the workers share one iterator
-    for (const tile of waiting) await fetchTile(tile, get, sink, count, both);
+    for (const tile of waiting) await fetchTile(tile, buffer, get, sink, count, both);
   };
   const workers = Array.from({ length: IN_FLIGHT }, () =>
     worker().catch((error: unknown) => {
@@ -72,6 +73,7 @@ export async function fetchTiles(
 
 async function fetchTile(
   tile: WantedTile,
+  buffer: TileBuffer,
   get: GetBody,
   sink: TileSink,
   count: (bytes: number) => void,
@@ -82,7 +84,7 @@ async function fetchTile(
     signal.throwIfAborted();
     let counted = 0;
     try {
-      const bytes = await readBody(tile, get, signal, n => {
+      const bytes = await readBody(tile, buffer, get, signal, n => {
         counted += n;
         count(n);
       });
@@ -104,11 +106,12 @@ async function fetchTile(
 /** The whole body, [tile.bytes] uint8. */
 async function readBody(
   tile: WantedTile,
+  buffer: TileBuffer,
   get: GetBody,
   signal: AbortSignal,
   count: (bytes: number) => void,
 ): Promise<Uint8Array> {
-  const whole = Buffer.allocUnsafeSlow(tile.bytes);
+  const whole = buffer.take(tile.bytes);
   let filled = 0;
   for await (const part of await get(`/potluck/tile/${tile.hash}`, signal)) {
     signal.throwIfAborted();

@@ -35,6 +35,7 @@ import type { DaemonStatus } from './status.ts';
 import { TensorArrivals } from './tensor-links.ts';
 import { tileReaders } from './tile-readers.ts';
 import { TIMERS } from './timers.ts';
+import { PATIENCE } from './transfer-deadline.ts';
 import { version } from './version.ts';
 
 /** How often the account of memory is looked at. */
@@ -133,6 +134,7 @@ class Daemon {
       port: linkPort,
       arrivals: this.#arrivals,
       readers: tileReaders(this.#store),
+      patience: PATIENCE,
       onControl: (socket, host) => this.#running().acceptLink(socket, host),
       onError: error => this.#log.warn(error.message),
     });
@@ -231,7 +233,7 @@ class Daemon {
     const store = this.#store;
     return {
       prepare: async (plan, index, hub, onProgress, signal) => {
-        const get = httpGetter(hub.host, hub.linkPort);
+        const get = httpGetter(hub.host, hub.linkPort, PATIENCE);
         const model = await store.receive(plan.modelId, get, signal);
         await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
       },
@@ -318,7 +320,7 @@ class Daemon {
     if (holder === undefined)
       throw new PotluckError('DEVICE_LOST', `No device that has the model ${name} is here any more.`);
     const signal = AbortSignal.timeout(RECEIVE_MILLISECONDS);
-    return this.#store.receive(id, httpGetter(holder.host, holder.linkPort), signal);
+    return this.#store.receive(id, httpGetter(holder.host, holder.linkPort, PATIENCE), signal);
   }
 
   /** Cuts answers at --max-tokens. */
@@ -347,7 +349,7 @@ class Daemon {
     for (const { host, linkPort, name } of this.#running().view().members) {
       const late = AbortSignal.any([signal, AbortSignal.timeout(RECOVER_MILLISECONDS)]);
       try {
-        await this.#store.refetch(model, tile, httpGetter(host, linkPort), late);
+        await this.#store.refetch(model, tile, httpGetter(host, linkPort, PATIENCE), late);
         this.#log.warn(
           `Tile ${tile} of ${model.manifest.name} was lost or wrong here: fetched from ${name}.`,
         );

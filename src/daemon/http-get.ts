@@ -1,22 +1,47 @@
 import { get, type IncomingMessage } from 'node:http';
-import { PotluckError } from '../errors/errors.ts';
+import { ERRORS, PotluckError } from '../errors/errors.ts';
+import { TIMERS } from './timers.ts';
+import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
 /** A device that sends nothing for this long is given up. */
 const IDLE_MILLISECONDS = 15_000;
 
-/** GETs from another device's link port: the body of a 200, else DEVICE_LOST. */
-export function httpGetter(host: string, port: number) {
+/**
+ * GETs from another device's link port: the body of a 200, else BUSY or DEVICE_LOST. The body ends with DEVICE_LOST where it comes
+ * slower than `patience` allows.
+ */
+export function httpGetter(host: string, port: number, patience: TransferPatience) {
   return (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> =>
     new Promise((resolve, reject) => {
-      const lost = (reason: string) =>
-        reject(new PotluckError('DEVICE_LOST', `GET ${path} from ${host}:${port}: ${reason}`));
+      const from = `GET ${path} from ${host}:${port}`;
+      const lost = (reason: string) => new PotluckError('DEVICE_LOST', `${from}: ${reason}`);
       const call = get({ host, port, path, signal, timeout: IDLE_MILLISECONDS, agent: false });
       call.on('response', (response: IncomingMessage) => {
-        if (response.statusCode === 200) return resolve(response);
+        const bytes = Number(response.headers['content-length'] ?? Number.NaN);
+        if (response.statusCode === 200 && bytes >= 0) {
+          limitTime(response, transferMilliseconds(bytes, patience), lost);
+          return resolve(response);
+        }
         response.destroy();
-        lost(`status ${response.statusCode}`);
+        if (response.statusCode === ERRORS.BUSY.status)
+          return reject(new PotluckError('BUSY', `${from}: it sends to too many others.`));
+        reject(
+          lost(response.statusCode === 200 ? 'it does not say how long' : `status ${response.statusCode}`),
+        );
       });
       call.on('timeout', () => call.destroy(new Error(`nothing came for ${IDLE_MILLISECONDS} ms`)));
-      call.on('error', error => lost(error.message));
+      call.on('error', error => reject(lost(error.message)));
     });
+}
+
+function limitTime(
+  response: IncomingMessage,
+  milliseconds: number,
+  lost: (reason: string) => PotluckError,
+): void {
+  const timer = TIMERS.setTimeout(
+    () => response.destroy(lost(`the rest did not come within ${milliseconds} ms`)),
+    milliseconds,
+  );
+  response.once('close', () => TIMERS.clearTimeout(timer));
 }

@@ -2,10 +2,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
 import { MAX_MESSAGE_BYTES } from '../cluster/messages.ts';
+import type { TileBuffer } from '../cluster/tile-buffer.ts';
 import { type TileReaders, tileRoutes } from '../cluster/tile-routes.ts';
-import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { asPotluckError, ERRORS, PotluckError } from '../errors/errors.ts';
+import { LinkTurns } from './link-turns.ts';
 import { listen } from './listen.ts';
 import { TENSOR_PATH, type TensorArrivals } from './tensor-links.ts';
+import { TIMERS } from './timers.ts';
+import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
 /** The port that other devices connect to: control (WebSocket), tensors (raw stream), tiles and pack files (GET). */
 
@@ -14,8 +18,6 @@ const DIAL_MILLISECONDS = 5000;
 const MOST_CONNECTIONS = 256;
 /** Tiles and files in memory on their way to others, whatever the number of devices that ask. */
 const MOST_SENDING = 2;
-/** A device that takes nothing for this long makes room for others. */
-const SENDING_MILLISECONDS = 30_000;
 
 export interface LinkServer {
   readonly port: number;
@@ -26,13 +28,14 @@ export interface LinkServerOptions {
   readonly port: number;
   readonly arrivals: TensorArrivals;
   readonly readers: TileReaders;
+  readonly patience: TransferPatience;
   onControl(socket: WebSocket, remoteHost: string): void;
   onError(error: PotluckError): void;
 }
 
 /** Listens on all addresses. Rejects with PORT_IN_USE. */
 export async function openLinkServer(options: LinkServerOptions): Promise<LinkServer> {
-  const turns = new Turns(MOST_SENDING);
+  const turns = new LinkTurns(MOST_SENDING, options.patience.turn, TIMERS);
   const server = createServer((request, response) => void answer(request, response, options, turns));
   server.maxConnections = MOST_CONNECTIONS;
   server.headersTimeout = 10_000;
@@ -61,60 +64,55 @@ export async function openLinkServer(options: LinkServerOptions): Promise<LinkSe
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { readers, onError }: LinkServerOptions,
-  turns: Turns,
+  options: LinkServerOptions,
+  turns: LinkTurns,
 ): Promise<void> {
-  const closed = new Promise<void>(resolve => response.once('close', () => resolve()));
-  const turn = await turns.take();
-  response.setTimeout(SENDING_MILLISECONDS, () => response.destroy());
+  const gone = new AbortController();
+  const closed = new Promise<void>(resolve =>
+    response.once('close', () => {
+      gone.abort();
+      resolve();
+    }),
+  );
   try {
-    if (response.closed) return; // who asked gave up while it waited
-    const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers, turn.memory) : null;
-    if (found === null) {
-      response.writeHead(404, { 'content-type': 'text/plain' }).end('There is nothing here.\n');
-      return;
+    const turn = await turns.take(gone.signal);
+    if (turn === null) return; // who asked gave up while it waited
+    try {
+      await send(request, response, options, turn);
+    } finally {
+      // Only then is nothing read into its memory or sent from it.
+      void closed.then(() => turns.giveBack(turn));
     }
-    response.writeHead(found.status, { ...found.headers }).end(found.bytes);
   } catch (error) {
     const known = asPotluckError(error);
-    onError(known);
-    response.writeHead(500, { 'content-type': 'text/plain' }).end(`${known.code}\n`);
-  } finally {
-    // Only now, that nothing is read into the memory or sent from it.
-    void closed.then(() => turns.giveBack(turn));
+    if (known.code !== 'BUSY') options.onError(known);
+    const status = known.code === 'BUSY' ? ERRORS.BUSY.status : 500;
+    response.writeHead(status, { 'content-type': 'text/plain' }).end(`${known.code}\n`);
   }
 }
 
-/** Memory for one tile on its way, used again for the next: new memory for each would be garbage for long. */
-class Turn {
-  #bytes = new Uint8Array(0);
-
-  readonly memory = (bytes: number): Uint8Array => {
-    if (this.#bytes.length < bytes) this.#bytes = new Uint8Array(bytes);
-    return this.#bytes.subarray(0, bytes);
-  };
-}
-
-/** Lets so many go on at a time; the others wait in line. */
-class Turns {
-  readonly #free: Turn[];
-  readonly #waiting: ((turn: Turn) => void)[] = [];
-
-  constructor(count: number) {
-    this.#free = Array.from({ length: count }, () => new Turn());
+async function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { readers, patience, onError }: LinkServerOptions,
+  turn: TileBuffer,
+): Promise<void> {
+  const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers, turn.take) : null;
+  if (found === null) {
+    response.writeHead(404, { 'content-type': 'text/plain' }).end('There is nothing here.\n');
+    return;
   }
-
-  take(): Promise<Turn> {
-    const turn = this.#free.pop();
-    if (turn) return Promise.resolve(turn);
-    return new Promise(resolve => this.#waiting.push(resolve));
-  }
-
-  giveBack(turn: Turn): void {
-    const next = this.#waiting.shift();
-    if (next) next(turn);
-    else this.#free.push(turn);
-  }
+  if (response.closed) return;
+  const { length } = found.bytes;
+  const milliseconds = transferMilliseconds(length, patience);
+  const late = TIMERS.setTimeout(() => {
+    const device = request.socket.remoteAddress ?? 'a device';
+    const what = `${request.url ?? ''} (${length} bytes)`;
+    onError(new PotluckError('DEADLINE', `${device} did not take ${what} within ${milliseconds} ms.`));
+    response.destroy();
+  }, milliseconds);
+  response.once('close', () => TIMERS.clearTimeout(late));
+  response.writeHead(found.status, { ...found.headers }).end(found.bytes);
 }
 
 async function closeServer(server: Server, sockets: WebSocketServer): Promise<void> {

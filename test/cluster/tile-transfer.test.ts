@@ -18,7 +18,7 @@ class Store {
   async write(hash: string, bytes: Uint8Array): Promise<void> {
     if (hashOf(bytes) !== hash) throw new PotluckError('TILE_CORRUPT', `Tile ${hash} is corrupt.`);
     await Promise.resolve();
-    this.#written.set(hash, bytes);
+    this.#written.set(hash, bytes.slice());
   }
 
   async confirm(): Promise<void> {
@@ -69,6 +69,7 @@ describe('fetchTiles', () => {
     const { store, progress, error, most } = await run(path => parts(content.get(path)!));
     expect(error).toBeNull();
     expect([...store.have.keys()].sort()).toEqual(tiles.map(t => t.hash).sort());
+    for (const [hash, bytes] of store.have) expect(hashOf(bytes)).toBe(hash);
     const total = tiles.reduce((s, t) => s + t.bytes, 0);
     expect(progress.at(-1)).toEqual([total, total]);
     expect(most()).toBe(2);
