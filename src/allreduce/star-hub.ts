@@ -17,10 +17,10 @@ import {
   requireLittleEndian,
   TOTAL,
 } from './frame.ts';
-import { type HubFrames, hubFrames } from './frame-memory.ts';
+import type { HubFrames, LogitMemory } from './frame-memory.ts';
 import { DISCARD, type PayloadTarget } from './frame-parser.ts';
 import { FrameStream } from './frame-stream.ts';
-import { type LogitColumns, logitColumnCount, scatterLogits } from './logit-columns.ts';
+import { type LogitColumns, scatterLogits } from './logit-columns.ts';
 import { encodePass, mostPassBytes, type PassLimits, passBytes } from './pass-payload.ts';
 import { SumLatency } from './sum-latency.ts';
 
@@ -36,8 +36,8 @@ export interface StarHubOptions extends PassLimits {
   readonly epoch: number;
   readonly spokes: readonly HubSpoke[];
   readonly timers: Timers;
-  /** Memory of this plan's frames; made here where absent. */
-  readonly frames?: HubFrames;
+  /** Memory of this plan's frames. */
+  readonly frames: HubFrames;
   /** See FrameStreamOptions. */
   readonly onReceived?: (bytes: number) => void;
   /** Milliseconds; 60 s each where absent. */
@@ -81,21 +81,20 @@ export const createStarHub = (options: StarHubOptions): StarHub => new Hub(optio
 class Spoke {
   readonly id: string;
   readonly columns: readonly LogitColumns[];
-  readonly columnCount: number;
+  /** [rows, columns] float32, as they come. */
+  readonly logits: LogitMemory;
   readonly frames: FrameStream;
   /** Its PARTIAL of the current step began to arrive, is complete. */
   partialBegan = false;
   partialHere = false;
   logitsBegan = false;
   logitsHere = false;
-  /** [rows, columnCount] float32, as they come; grows to the largest pass. */
-  logits = new Float32Array(0);
   readonly failPayload = Buffer.alloc(MOST_FAIL_BYTES);
 
-  constructor(hub: Hub, spoke: HubSpoke, options: StarHubOptions) {
+  constructor(hub: Hub, spoke: HubSpoke, logits: LogitMemory, options: StarHubOptions) {
     this.id = spoke.id;
     this.columns = spoke.logitColumns;
-    this.columnCount = logitColumnCount(spoke.logitColumns);
+    this.logits = logits;
     const partialBytes = options.maxTokens * options.width * 4;
     this.frames = new FrameStream({
       device: spoke.id,
@@ -103,7 +102,7 @@ class Spoke {
       epoch: options.epoch,
       limits: {
         [PARTIAL]: partialBytes,
-        [LOGITS]: options.maxLogitRows * this.columnCount * 4,
+        [LOGITS]: options.maxLogitRows * logits.columns * 4,
         [FAIL]: MOST_FAIL_BYTES,
       },
       maxBacklog: 2 * (mostPassBytes(options) + partialBytes) + (64 << 10),
@@ -153,10 +152,10 @@ class Hub implements StarHub {
     requireLittleEndian();
     this.#options = options;
     this.alone = options.spokes.length === 0;
-    const { pass, sums } = options.frames ?? hubFrames(options);
+    const { pass, sums, logits } = options.frames;
     this.#passFrame = pass;
     [this.#sums, this.#otherSums] = sums;
-    this.#spokes = options.spokes.map(spoke => new Spoke(this, spoke, options));
+    this.#spokes = options.spokes.map((spoke, i) => new Spoke(this, spoke, logits[i]!, options));
     for (const spoke of this.#spokes) spoke.frames.start();
   }
 
@@ -212,7 +211,8 @@ class Hub implements StarHub {
       await this.#startWait(this.#options.deadlines?.logits, 'logits', spoke => this.#logitsDone(spoke));
     if (this.#over !== undefined) throw this.#over;
     this.#collecting = false;
-    for (const spoke of this.#spokes) scatterLogits(spoke.logits, spoke.columns, rows, logits, rowLength);
+    for (const spoke of this.#spokes)
+      scatterLogits(spoke.logits.frame(rows).floats, spoke.columns, rows, logits, rowLength);
   }
 
   abortPass(error: PotluckError): void {
@@ -294,14 +294,14 @@ class Hub implements StarHub {
   }
 
   #beginLogits(spoke: Spoke, header: FrameHeader): PayloadTarget {
-    const floats = this.#logitRows * spoke.columnCount;
+    const floats = this.#logitRows * spoke.logits.columns;
     if (spoke.partialBegan || spoke.logitsBegan || floats === 0)
       throw outOfTurn(header, 'logits that are not due');
     if (header.length !== floats * 4)
       throw outOfTurn(header, `${header.length} bytes where the plan says ${floats * 4}`);
     spoke.logitsBegan = true;
-    if (spoke.logits.length < floats) spoke.logits = new Float32Array(floats);
-    return { kind: 'copy', bytes: new Uint8Array(spoke.logits.buffer) };
+    const { floats: target } = spoke.logits.frame(this.#logitRows);
+    return { kind: 'copy', bytes: new Uint8Array(target.buffer, target.byteOffset, header.length) };
   }
 
   #spokeFailed(spoke: Spoke, length: number): void {
@@ -345,7 +345,7 @@ class Hub implements StarHub {
   }
 
   #logitsDone(spoke: Spoke): boolean {
-    return spoke.logitsHere || this.#logitRows * spoke.columnCount === 0;
+    return spoke.logitsHere || this.#logitRows * spoke.logits.columns === 0;
   }
 
   #everyLogitHere(): boolean {

@@ -16,10 +16,10 @@ import {
   requireLittleEndian,
   TOTAL,
 } from './frame.ts';
-import { type SpokeFrames, spokeFrames } from './frame-memory.ts';
+import type { LogitMemory, SpokeFrames } from './frame-memory.ts';
 import { DISCARD, type PayloadTarget } from './frame-parser.ts';
 import { FrameStream } from './frame-stream.ts';
-import { gatherLogits, type LogitColumns, logitColumnCount } from './logit-columns.ts';
+import { gatherLogits, type LogitColumns } from './logit-columns.ts';
 import { type DecodedPass, decodePass, mostPassBytes, type PassLimits } from './pass-payload.ts';
 import { DEFAULT_DEADLINE } from './star-hub.ts';
 
@@ -32,8 +32,8 @@ export interface StarSpokeOptions extends PassLimits {
   /** Vocabulary ranges of this device's head tiles, in tile order. */
   readonly logitColumns: readonly LogitColumns[];
   readonly timers: Timers;
-  /** Memory of this plan's frames; made here where absent. */
-  readonly frames?: SpokeFrames;
+  /** Memory of this plan's frames. */
+  readonly frames: SpokeFrames;
   /** See FrameStreamOptions. */
   readonly onReceived?: (bytes: number) => void;
   /** Milliseconds; 60 s where absent. */
@@ -99,7 +99,6 @@ class PassInHand implements Allreduce {
 class Spoke implements StarSpoke {
   readonly #options: StarSpokeOptions;
   readonly #frames: FrameStream;
-  readonly #columnCount: number;
   readonly #failPayload = Buffer.alloc(MOST_FAIL_BYTES);
   readonly #lostCallbacks: ((error: PotluckError) => void)[] = [];
   #handler: PassHandler | undefined;
@@ -107,7 +106,7 @@ class Spoke implements StarSpoke {
   /** Memory that passes arrive in; only while no handler reads it. */
   #passPayload: Buffer;
   #partialFrame: OutgoingFrame;
-  #logitsFrame: OutgoingFrame | undefined;
+  readonly #logits: LogitMemory;
   /** The number of the newest pass that the hub began. */
   #newest = 0;
   /** Its PASS is still arriving, or waits for the handler of the pass before to end. */
@@ -118,8 +117,8 @@ class Spoke implements StarSpoke {
   constructor(options: StarSpokeOptions) {
     requireLittleEndian();
     this.#options = options;
-    this.#columnCount = logitColumnCount(options.logitColumns);
-    const { pass, partial } = options.frames ?? spokeFrames(options);
+    const { pass, partial, logits } = options.frames;
+    this.#logits = logits;
     this.#passPayload = pass;
     this.#partialFrame = partial;
     const partialBytes = options.maxTokens * options.width * 4;
@@ -128,7 +127,7 @@ class Spoke implements StarSpoke {
       stream: options.stream,
       epoch: options.epoch,
       limits: { [PASS]: mostPassBytes(options), [TOTAL]: partialBytes, [FAIL]: MOST_FAIL_BYTES },
-      maxBacklog: 2 * (partialBytes + options.maxLogitRows * this.#columnCount * 4) + (64 << 10),
+      maxBacklog: 2 * (partialBytes + options.maxLogitRows * this.#logits.columns * 4) + (64 << 10),
       sink: { begin: header => this.#beginFrame(header), end: header => this.#endFrame(header) },
       onReceived: options.onReceived,
       lost: error => this.#lose(error),
@@ -266,10 +265,9 @@ class Spoke implements StarSpoke {
     const decoded: DecodedPass = decodePass(pass.payload, this.#options);
     const { logits, rowLength } = await this.#handler!(decoded, pass);
     const rows = decoded.batch.logitRows.length;
-    if (pass.over !== undefined || rows * this.#columnCount === 0) return;
-    const length = rows * this.#columnCount * 4;
-    const frame = freeFrame(this.#logitsFrame, length);
-    this.#logitsFrame = frame;
+    if (pass.over !== undefined || rows * this.#logits.columns === 0) return;
+    const length = rows * this.#logits.columns * 4;
+    const frame = this.#logits.frame(rows);
     gatherLogits(logits, rowLength, this.#options.logitColumns, rows, frame.floats);
     const { epoch } = this.#options;
     this.#frames.send(frame, { type: LOGITS, epoch, pass: pass.number, step: pass.step, length });

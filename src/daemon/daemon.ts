@@ -193,6 +193,7 @@ class Daemon {
       tileBytes: tiles.reduce((sum, { bytes }) => sum + bytes, 0),
       leastWindow: leastWindowBytes(tiles.map(({ bytes }, tile) => ({ tile, bytes }))),
       frameBytes: 0,
+      logitRowBytes: 0,
     };
     this.#keeper.check(needs, tokenizerMemory(files, shape.vocabulary));
   }

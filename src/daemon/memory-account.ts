@@ -1,3 +1,4 @@
+import { logitFrameBytes } from '../allreduce/frame-memory.ts';
 import { passLimits } from '../engine/device-tiles.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { MOST_EXPERT_TILES } from '../kernels/backend.ts';
@@ -20,7 +21,7 @@ export interface MemoryAccount {
   readonly reserve: number;
   readonly constants: number;
   readonly activations: number;
-  /** Frames of the links to the other devices of the plan. */
+  /** Frames of the links to the other devices of the plan; logits for the rows that were ever asked for, and at least one. */
   readonly frames: number;
   /** Keys and values: the pages that were ever written, and at least LEAST_POSITIONS. */
   readonly kv: number;
@@ -39,7 +40,11 @@ export interface AccountInput {
   readonly leastWindow: number;
   /** Of the backend, as it says; null before it opened the model: then they are computed. */
   readonly activationBytes: number | null;
+  /** Of the frames that are made when the plan begins. */
   readonly frameBytes: number;
+  /** Of a row of logits that goes over the links, and the most rows that were asked for so far. */
+  readonly logitRowBytes: number;
+  readonly logitRowsUsed: number;
   /** What the process takes beside this account. */
   readonly processBytes: number;
   readonly reserveBytes: number;
@@ -55,7 +60,7 @@ const MOST_KV_BYTES = 2 ** 30;
 
 export interface Accounted {
   readonly account: MemoryAccount;
-  /** Most KV pages: so many that the least window still fits beside them. */
+  /** Most KV pages: so many that the least window, and the logits of the largest pass, still fit beside them. */
   readonly mostKvPages: number;
   /** Bytes that one sequence of full length takes beyond `account.kv`. */
   readonly contextBytes: number;
@@ -66,13 +71,16 @@ export interface Accounted {
  * tiles make room for them. Throws MEMORY_TOO_SMALL.
  */
 export function accountMemory(input: AccountInput): Accounted {
-  const { shape, budget, leastWindow } = input;
+  const { shape, budget, leastWindow, logitRowBytes } = input;
+  const { maxLogitRows } = passLimits(shape);
+  const logits = logitFrameBytes(logitRowBytes, Math.max(1, input.logitRowsUsed), maxLogitRows);
+  const moreLogits = logitFrameBytes(logitRowBytes, maxLogitRows, maxLogitRows) - logits;
   const fixed = {
     process: input.processBytes,
     reserve: input.reserveBytes,
     constants: constantsFloats(shape) * 4,
     activations: input.activationBytes ?? activationBytes(shape),
-    frames: input.frameBytes,
+    frames: input.frameBytes + logits,
   };
   const slack = kvSlackBytes(input.attentionTiles);
   const fixedBytes = Object.values(fixed).reduce((sum, bytes) => sum + bytes, slack);
@@ -86,7 +94,10 @@ export function accountMemory(input: AccountInput): Accounted {
     Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)),
   );
   const left = budget === null ? Infinity : budget - fixedBytes;
-  const mostKvPages = Math.max(leastPages, Math.min(wanted, Math.floor((left - leastWindow) / pageBytes)));
+  const mostKvPages = Math.max(
+    leastPages,
+    Math.min(wanted, Math.floor((left - leastWindow - moreLogits) / pageBytes)),
+  );
   const kv = Math.min(mostKvPages, Math.max(leastPages, input.kvPagesUsed)) * pageBytes;
   const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
   return {

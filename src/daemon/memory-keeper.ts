@@ -1,3 +1,5 @@
+import { logitFrameBytes } from '../allreduce/frame-memory.ts';
+import { passLimits } from '../engine/device-tiles.ts';
 import type { ModelShape } from '../pack/manifest.ts';
 import { constantsFloats, kvPageBytes } from '../pack/tile-shape.ts';
 import { type Accounted, accountMemory, type MemoryAccount, mebibytes } from './memory-account.ts';
@@ -21,6 +23,8 @@ export interface PlanNeeds {
   readonly leastWindow: number;
   /** Of the links to other devices; they are written before the plan is opened here. */
   readonly frameBytes: number;
+  /** Of a row of logits that goes over the links; their memory is made when they are asked for. */
+  readonly logitRowBytes: number;
 }
 
 /** What of a plan takes memory, once it is open. */
@@ -63,6 +67,7 @@ export class MemoryKeeper {
   #highWater = 0;
   #regionsBefore = 0;
   #kvPagesUsed = 0;
+  #logitRowsUsed = 0;
   #passes = 0;
   #weights = 0;
   #over: string | null = null;
@@ -111,17 +116,18 @@ export class MemoryKeeper {
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */
   plan(needs: PlanNeeds): Accounted {
     this.look();
-    return this.#make(needs, null, FIRST_RESERVE, 0);
+    return this.#make(needs, null, FIRST_RESERVE);
   }
 
   /** From now on the window is kept to the account. Throws MEMORY_TOO_SMALL. */
   open(open: OpenMemory): Accounted {
     this.#kvPagesUsed = 0;
+    this.#logitRowsUsed = 0;
     this.#passes = 0;
     this.#looks = [];
     this.#open = open;
     this.look();
-    this.#accounted = this.#make(open, open.activationBytes, FIRST_RESERVE, 0);
+    this.#accounted = this.#make(open, open.activationBytes, FIRST_RESERVE);
     this.#resize(this.#accounted.account.weights);
     return this.#accounted;
   }
@@ -143,11 +149,16 @@ export class MemoryKeeper {
     this.#over = null;
   }
 
-  /** Before a pass that writes KV pages up to `pages`: tiles make room for those that were never written. */
-  beginPass(pages: number): void {
+  /**
+   * Before a pass that writes KV pages up to `pages` and is asked for `logitRows` rows: tiles make room for pages that were never
+   * written, and for more rows than ever.
+   */
+  beginPass(pages: number, logitRows: number): void {
     this.#passes++;
-    if (pages <= this.#kvPagesUsed && this.#passes !== STEADY_PASSES) return;
+    const known = pages <= this.#kvPagesUsed && logitRows <= this.#logitRowsUsed;
+    if (known && this.#passes !== STEADY_PASSES) return;
     this.#kvPagesUsed = Math.max(this.#kvPagesUsed, pages);
+    this.#logitRowsUsed = Math.max(this.#logitRowsUsed, logitRows);
     this.#adjust();
   }
 
@@ -185,20 +196,23 @@ export class MemoryKeeper {
   #regions(tiles: number): number {
     const open = this.#open;
     if (!open) return 0;
-    const kv = this.#kvPagesUsed * kvPageBytes(open.shape, open.attentionTiles);
-    return constantsFloats(open.shape) * 4 + open.activationBytes + open.frameBytes + kv + tiles;
+    const { shape, logitRowBytes } = open;
+    const kv = this.#kvPagesUsed * kvPageBytes(shape, open.attentionTiles);
+    const logits = logitFrameBytes(logitRowBytes, this.#logitRowsUsed, passLimits(shape).maxLogitRows);
+    return constantsFloats(shape) * 4 + open.activationBytes + open.frameBytes + logits + kv + tiles;
   }
 
   #make(
     needs: PlanNeeds,
     activationBytes: number | null,
     reserveBytes: number,
-    kvPagesUsed: number,
+    kvPagesUsed = 0,
+    logitRowsUsed = 0,
   ): Accounted {
-    const { shape, attentionTiles, tileBytes, leastWindow, frameBytes } = needs;
+    const { shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes } = needs;
     return accountMemory({
-      ...{ shape, attentionTiles, tileBytes, leastWindow, frameBytes },
-      ...{ activationBytes, reserveBytes, kvPagesUsed },
+      ...{ shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes },
+      ...{ activationBytes, reserveBytes, kvPagesUsed, logitRowsUsed },
       budget: this.#budget,
       windowBytes: this.#options.windowBytes,
       processBytes: this.#processBytes(),
@@ -210,7 +224,13 @@ export class MemoryKeeper {
     if (!open) return;
     const reserve = this.#passes >= STEADY_PASSES ? STEADY_RESERVE : FIRST_RESERVE;
     try {
-      const accounted = this.#make(open, open.activationBytes, reserve, this.#kvPagesUsed);
+      const accounted = this.#make(
+        open,
+        open.activationBytes,
+        reserve,
+        this.#kvPagesUsed,
+        this.#logitRowsUsed,
+      );
       this.#accounted = { ...accounted, mostKvPages: this.#accounted!.mostKvPages };
       this.#over = null;
       const { weights } = accounted.account;

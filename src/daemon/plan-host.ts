@@ -7,6 +7,7 @@ import {
   type StarRole,
   spokeFrames,
 } from '../allreduce/frame-memory.ts';
+import { type LogitColumns, logitColumnCount } from '../allreduce/logit-columns.ts';
 import { createStarHub, type StarHub, type StarStats } from '../allreduce/star-hub.ts';
 import { createStarSpoke, type StarSpoke } from '../allreduce/star-spoke.ts';
 import { type Plan, tilesOf } from '../cluster/plan.ts';
@@ -23,6 +24,7 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
 import { Embedding } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
+import type { Manifest } from '../pack/manifest.ts';
 import { paddedVocabulary } from '../pack/tile-shape.ts';
 import type { MemoryKeeper } from './memory-keeper.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
@@ -70,6 +72,8 @@ export interface OpenPlan {
 interface OpenDevice {
   readonly device: DevicePass;
   readonly source: TileSource;
+  /** Of each link, see linkColumns. */
+  readonly columns: readonly (readonly LogitColumns[])[];
   readonly frames: { readonly hub: HubFrames | null; readonly spoke: SpokeFrames | null };
 }
 
@@ -108,7 +112,8 @@ export class PlanHost {
       this.#options.store.use(model, own);
       const tiles = deviceTiles(model.manifest, own);
       const role = plan.devices.length === 1 ? 'alone' : index === 0 ? 'hub' : 'spoke';
-      const part = await this.#openDevice(model, tiles, role, resources);
+      const columns = linkColumns(model.manifest, plan, index);
+      const part = await this.#openDevice(model, tiles, role, columns, resources);
       signal.throwIfAborted();
       const star =
         role === 'alone'
@@ -153,10 +158,12 @@ export class PlanHost {
     model: LocalModel,
     tiles: DeviceTiles,
     role: StarRole,
+    columns: readonly (readonly LogitColumns[])[],
     resources: (() => Promise<void> | void)[],
   ): Promise<OpenDevice> {
     const { backend, keeper } = this.#options;
     const { manifest } = model;
+    const rowLengths = columns.map(logitColumnCount);
     const limits = { ...passLimits(manifest.shape), width: manifest.shape.width };
     const constants = backend.allocate(model.constants.byteLength);
     resources.push(() => backend.release(constants));
@@ -166,23 +173,24 @@ export class PlanHost {
     const { memory, window, experts, kvPages, needs } = openTileMemory({
       ...{ backend, keeper, model, tiles, source, diskRate: this.#diskRate },
       frameBytes: frameBytes(limits, role),
+      logitRowBytes: rowLengths.reduce((sum, count) => sum + count * 4, 0),
     });
     resources.push(() => backend.release(memory));
     resources.push(() => source.close());
     const device = new DevicePass({
       ...{ backend, manifest, tiles, constants, weights: memory, window, experts, kvPages },
-      onPass: pages => keeper.beginPass(pages),
+      onPass: (pages, logitRows) => keeper.beginPass(pages, logitRows),
     });
     resources.push(() => device.close());
     resources.push(() => closing.abort(new PotluckError('STOPPED', 'The plan ends.')));
     resources.push(() => keeper.close());
-    const hub = role === 'hub' ? hubFrames(limits) : null;
-    const spoke = role === 'spoke' ? spokeFrames(limits) : null;
+    const hub = role === 'hub' ? hubFrames(limits, rowLengths) : null;
+    const spoke = role === 'spoke' ? spokeFrames(limits, rowLengths[0]!) : null;
     keeper.open({ ...needs, activationBytes: device.model.activationBytes });
     await window.start();
     keeper.loaded();
     resources.push(() => this.#measureDisk(source));
-    return { device, source, frames: { hub, spoke } };
+    return { device, source, columns, frames: { hub, spoke } };
   }
 
   #source(model: LocalModel, signal: AbortSignal): TileSource {
@@ -202,7 +210,7 @@ export class PlanHost {
     if (bytes >= LEAST_MEASURED_BYTES && time > 0) this.#diskRate = (bytes / time) * 1e6 * READ_THREADS;
   }
 
-  async #openHub(plan: Plan, { device, frames }: OpenDevice, signal: AbortSignal): Promise<StarHub> {
+  async #openHub(plan: Plan, { device, columns, frames }: OpenDevice, signal: AbortSignal): Promise<StarHub> {
     const others = plan.devices.slice(1);
     const streams = await this.#options.arrivals.collect(
       plan.epoch,
@@ -210,7 +218,6 @@ export class PlanHost {
       LINK_MILLISECONDS,
       signal,
     );
-    const { manifest } = this.#options.store.find(plan.modelId)!;
     const hub = createStarHub({
       epoch: plan.epoch,
       ...passLimitsOf(device),
@@ -220,23 +227,26 @@ export class PlanHost {
       spokes: others.map((d, i) => ({
         id: d.id,
         stream: streams[i]!,
-        logitColumns: headColumns(manifest, deviceTiles(manifest, tilesOf(plan, i + 1)).head),
+        logitColumns: columns[i]!,
       })),
     });
     hub.onLost((id, error) => this.#options.onLost(plan.epoch, id, error));
     return hub;
   }
 
-  async #openSpoke(plan: Plan, { device, frames }: OpenDevice, signal: AbortSignal): Promise<StarSpoke> {
+  async #openSpoke(
+    plan: Plan,
+    { device, columns, frames }: OpenDevice,
+    signal: AbortSignal,
+  ): Promise<StarSpoke> {
     const hub = plan.devices[0]!;
     const stream = await dialTensorLink(hub, plan.epoch, this.#options.deviceId, LINK_MILLISECONDS, signal);
-    const { manifest } = this.#options.store.find(plan.modelId)!;
     const spoke = createStarSpoke({
       epoch: plan.epoch,
       hub: hub.id,
       stream,
       ...passLimitsOf(device),
-      logitColumns: headColumns(manifest, device.tiles.head),
+      logitColumns: columns[0]!,
       timers: TIMERS,
       frames: frames.spoke!,
       onReceived: receivedBytes(),
@@ -250,6 +260,12 @@ export class PlanHost {
     });
     return spoke;
   }
+}
+
+/** The logits that go over each link of device `index` of a plan: on the hub of every spoke, on a spoke its own. */
+function linkColumns(manifest: Manifest, plan: Plan, index: number): LogitColumns[][] {
+  const spokes = index > 0 ? [index] : plan.devices.map((_, i) => i).slice(1);
+  return spokes.map(i => headColumns(manifest, deviceTiles(manifest, tilesOf(plan, i)).head));
 }
 
 const passLimitsOf = (device: DevicePass) => ({

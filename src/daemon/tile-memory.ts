@@ -24,6 +24,7 @@ export interface TileMemoryOptions {
   readonly source: TileSource;
   /** Of the links to other devices. */
   readonly frameBytes: number;
+  readonly logitRowBytes: number;
   /** Bytes a second, as measured; null before. */
   readonly diskRate: number | null;
 }
@@ -44,7 +45,7 @@ export interface TileMemory {
  * first, a cache of experts behind it. Throws MEMORY_TOO_SMALL.
  */
 export function openTileMemory(options: TileMemoryOptions): TileMemory {
-  const { backend, keeper, model, tiles, source, frameBytes, diskRate } = options;
+  const { backend, keeper, model, tiles, source, diskRate } = options;
   const { shape } = model.manifest;
   const order = tiles.order
     .filter(tile => model.manifest.tiles[tile]!.kind !== 'expert')
@@ -57,7 +58,8 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     attentionTiles: attentionTileCount(tiles),
     tileBytes: windowTotal + expertTotal,
     leastWindow: leastWindowBytes(order) + leastExperts,
-    frameBytes,
+    frameBytes: options.frameBytes,
+    logitRowBytes: options.logitRowBytes,
   };
   const { account, contextBytes } = keeper.plan(needs);
   const { weights } = account;

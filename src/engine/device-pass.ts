@@ -16,8 +16,8 @@ export interface DevicePassOptions {
   /** Null where this device has no expert tiles. */
   readonly experts: ExpertCache | null;
   readonly kvPages: number;
-  /** Called before a pass, with the number of KV pages up to the highest that it uses. */
-  readonly onPass?: (pages: number) => void;
+  /** Called before a pass, with the number of KV pages up to the highest that it uses, and its rows of logits. */
+  readonly onPass?: (pages: number, logitRows: number) => void;
 }
 
 /** One device's part of a plan: its tiles, the window they stream through, and the buffers of a pass. */
@@ -29,7 +29,7 @@ export class DevicePass {
   readonly experts: ExpertCache | null;
   readonly model: BackendModel;
   readonly kvPages: number;
-  readonly #onPass: (pages: number) => void;
+  readonly #onPass: (pages: number, logitRows: number) => void;
   /**
    * The steps of a whole pass without logits and with them, once they are known: what they are where all tiles are in
    * memory, each at its home, and nothing comes between steps.
@@ -70,7 +70,7 @@ export class DevicePass {
   begin(batch: Batch): void {
     let highest = -1;
     for (const table of batch.pageTables) for (const page of table) highest = Math.max(highest, page);
-    this.#onPass(highest + 1);
+    this.#onPass(highest + 1, batch.logitRows.length);
     this.model.setBatch(batch);
   }
 

@@ -2,6 +2,8 @@ import type { Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { encodeFail } from '../../src/allreduce/fail-payload.ts';
 import { FAIL, HEADER_BYTES, LOGITS, PARTIAL, PASS, TOTAL } from '../../src/allreduce/frame.ts';
+import { hubFrames } from '../../src/allreduce/frame-memory.ts';
+import { logitColumnCount } from '../../src/allreduce/logit-columns.ts';
 import { createStarHub, type StarHub } from '../../src/allreduce/star-hub.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import type { Batch } from '../../src/kernels/backend.ts';
@@ -54,6 +56,10 @@ async function open(spokes: number): Promise<void> {
     ...LIMITS,
     timers,
     deadlines: { sum: 1000, logits: 2000 },
+    frames: hubFrames(
+      LIMITS,
+      pairs.map((_, i) => logitColumnCount(COLUMNS[i] ?? [])),
+    ),
     spokes: pairs.map(([stream], i) => ({ id: `spoke-${i}`, stream, logitColumns: COLUMNS[i] ?? [] })),
   });
   hub.onLost((id, error) => lost.push([id, error.code]));

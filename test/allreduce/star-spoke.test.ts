@@ -11,6 +11,8 @@ import {
   PASS,
   TOTAL,
 } from '../../src/allreduce/frame.ts';
+import { spokeFrames } from '../../src/allreduce/frame-memory.ts';
+import { logitColumnCount } from '../../src/allreduce/logit-columns.ts';
 import { encodePass, passBytes } from '../../src/allreduce/pass-payload.ts';
 import {
   createStarSpoke,
@@ -63,6 +65,7 @@ async function open(handler: PassHandler): Promise<void> {
     hub: 'the-hub',
     stream,
     logitColumns: COLUMNS,
+    frames: spokeFrames(LIMITS, logitColumnCount(COLUMNS)),
     timers,
     deadlines: { sum: 1000 },
   });

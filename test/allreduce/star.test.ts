@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { hubFrames, spokeFrames } from '../../src/allreduce/frame-memory.ts';
 import { createStarHub } from '../../src/allreduce/star-hub.ts';
 import { createStarSpoke, type StarSpoke } from '../../src/allreduce/star-spoke.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
@@ -39,7 +40,13 @@ async function star(spokes: number, width: number, maxTokens: number) {
   const pairs = await Promise.all(Array.from({ length: spokes }, () => tcpPair()));
   const columns = pairs.map((_, i) => [{ start: i + 1, count: 1 }]);
   const far: StarSpoke[] = pairs.map(([, stream], i) => {
-    const spoke = createStarSpoke({ ...limits, hub: 'hub', stream, logitColumns: columns[i]! });
+    const spoke = createStarSpoke({
+      ...limits,
+      hub: 'hub',
+      stream,
+      logitColumns: columns[i]!,
+      frames: spokeFrames(limits, 1),
+    });
     let pass = 0;
     spoke.onPass(async ({ batch, residual }, allreduce) => {
       pass++;
@@ -57,8 +64,13 @@ async function star(spokes: number, width: number, maxTokens: number) {
     return spoke;
   });
   const received = { bytes: 0 };
+  const frames = hubFrames(
+    limits,
+    columns.map(() => 1),
+  );
   const hub = createStarHub({
     ...limits,
+    frames,
     onReceived: bytes => {
       received.bytes += bytes;
     },

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { type AccountInput, accountMemory, lastingWeights } from '../../src/daemon/memory-account.ts';
+import { passLimits } from '../../src/engine/device-tiles.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
 import { plainFeatures } from '../../src/pack/plain-shape.ts';
 import { kvPageBytes, kvSlackBytes, PAGE_POSITIONS } from '../../src/pack/tile-shape.ts';
@@ -33,6 +34,8 @@ const input: AccountInput = {
   leastWindow: 400 << 10,
   activationBytes: null,
   frameBytes: 3 << 20,
+  logitRowBytes: 0,
+  logitRowsUsed: 0,
   processBytes: 60 << 20,
   reserveBytes: 24 << 20,
   kvPagesUsed: 0,
@@ -99,4 +102,22 @@ test('a sequence of full length fits beside the ring of a window, unless it took
   expect(lastingWeights(100, 30, 4)).toBe(70);
   expect(lastingWeights(100, 80, 4)).toBe(50);
   expect(lastingWeights(10, 30, 8)).toBe(8);
+});
+
+test('logits of the links are in the account: of one row at first, then of the most that were asked for, and of all in what pages leave', () => {
+  const budget = 160 << 20;
+  const { maxLogitRows } = passLimits(shape);
+  const row = 8192 * 4;
+  const frames = (logitRowsUsed: number) =>
+    accountMemory({ ...input, budget, logitRowBytes: row, logitRowsUsed }).account.frames - input.frameBytes;
+  expect([0, 1, 2, 3, 5].map(frames)).toEqual([1, 1, 2, 4, 8].map(rows => rows * row));
+  expect(frames(maxLogitRows)).toBe(maxLogitRows * row);
+  const tight = { ...input, budget: 136 << 20, shape: { ...shape, context: 65_536 }, logitRowBytes: row };
+  const { mostKvPages } = accountMemory(tight);
+  expect(mostKvPages).toBeLessThan(accountMemory({ ...tight, logitRowBytes: 0 }).mostKvPages);
+  const full = { ...tight, kvPagesUsed: mostKvPages, logitRowsUsed: maxLogitRows };
+  const { account } = accountMemory(full);
+  expect(account.frames).toBe(input.frameBytes + maxLogitRows * row);
+  expect(total(account)).toBeLessThanOrEqual(full.budget);
+  expect(account.weights).toBeGreaterThanOrEqual(input.leastWindow - 4096);
 });

@@ -27,7 +27,7 @@ const shape: ModelShape = {
 };
 
 /** A process of 80 MiB beside the plan, on a machine with plenty; what it takes, is asked and is given. */
-function machine(budget: number | 'auto' | null) {
+function machine(budget: number | 'auto' | null, logitRowBytes = 0) {
   const world = {
     beside: 80 * MIB,
     spike: 0,
@@ -36,6 +36,7 @@ function machine(budget: number | 'auto' | null) {
     window: 0,
     highest: 0,
     kv: 0,
+    logits: 0,
     high: 0,
   };
   const open: OpenMemory = {
@@ -45,6 +46,7 @@ function machine(budget: number | 'auto' | null) {
       tileBytes: 500 * MIB,
       leastWindow: 2 * MIB,
       frameBytes: 0,
+      logitRowBytes,
       activationBytes: 10 * MIB,
     },
     window: {
@@ -58,7 +60,8 @@ function machine(budget: number | 'auto' | null) {
     },
   };
   let opened = false;
-  const resident = () => world.beside + (opened ? 10 * MIB + 4 * 41 * 512 + world.window + world.kv : 0);
+  const resident = () =>
+    world.beside + (opened ? 10 * MIB + 4 * 41 * 512 + world.window + world.kv + world.logits : 0);
   const count = () => {
     world.high = Math.max(world.high, resident() + world.spike);
     world.spike = 0;
@@ -85,9 +88,27 @@ describe('the keeper of memory', () => {
     const first = world.window;
     expect(first).toBeGreaterThan(250 * MIB);
     world.kv = kvPageBytes(shape, 40);
-    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
     expect(world.window).toBeGreaterThan(first + 10 * MIB);
     expect(resident()).toBeLessThan(400 * MIB);
+    expect(total(keeper.account)).toBeLessThanOrEqual(400 * MIB);
+  });
+
+  test('logits of many sequences take no more than tiles give up for them', () => {
+    const { world, keeper, begin, resident } = machine(400 * MIB, 256 << 10);
+    begin();
+    world.kv = kvPageBytes(shape, 40);
+    world.logits = 256 << 10;
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
+    keeper.tick();
+    const [before, window] = [resident(), world.window];
+    keeper.beginPass(1, 30);
+    expect(world.window).toBeLessThanOrEqual(window - 31 * (256 << 10));
+    world.logits = 32 * (256 << 10);
+    expect(resident()).toBeLessThanOrEqual(before);
+    keeper.tick();
+    keeper.beginPass(1, 1);
+    expect(world.window).toBeGreaterThan(window - 31 * (256 << 10) - MIB);
     expect(total(keeper.account)).toBeLessThanOrEqual(400 * MIB);
   });
 
@@ -108,7 +129,7 @@ describe('the keeper of memory', () => {
     const { world, keeper, begin, resident } = machine(400 * MIB);
     begin();
     world.kv = kvPageBytes(shape, 40);
-    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
     const before = world.window;
     world.beside += 8 * MIB;
     keeper.tick();
@@ -125,7 +146,7 @@ describe('the keeper of memory', () => {
     const { world, keeper, begin } = machine(400 * MIB);
     begin();
     world.kv = kvPageBytes(shape, 40);
-    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
     keeper.tick();
     const before = world.window;
     world.spike = 9 * MIB;
@@ -148,7 +169,7 @@ describe('the keeper of memory', () => {
   test('tiles that were given back before the next look are not taken for the process', () => {
     const { world, keeper, begin } = machine(400 * MIB);
     begin();
-    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
     keeper.tick();
     const before = world.window;
     world.spike = 72 * MIB;
@@ -160,7 +181,7 @@ describe('the keeper of memory', () => {
   test('the memory of a plan that ended is not taken for the process', () => {
     const { world, keeper, begin } = machine(400 * MIB);
     begin();
-    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
     world.spike = 1 * MIB;
     keeper.close();
     const first = world.window;
@@ -173,7 +194,7 @@ describe('the keeper of memory', () => {
     const { world, keeper, begin, resident } = machine(300 * MIB);
     const { mostKvPages } = begin();
     for (let pages = 0; pages <= mostKvPages; pages += 97) {
-      keeper.beginPass(pages);
+      keeper.beginPass(pages, 1);
       world.kv = pages * kvPageBytes(shape, 40);
       expect(resident()).toBeLessThanOrEqual(300 * MIB);
     }
