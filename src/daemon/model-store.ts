@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { fetchTiles } from '../cluster/tile-transfer.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
-import type { Manifest } from '../pack/manifest.ts';
+import { EMBEDDING_CHECKS_FILE, type Manifest } from '../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
 import { PlanTiles } from '../pack/plan-tiles.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
@@ -24,8 +24,8 @@ export interface LocalModel {
   locate(tile: number): { path: string; offset: number; bytes: number; crc32c: number } | undefined;
   /** Which tile has that hash; undefined where none has. */
   tileOf(sha256: string): number | undefined;
-  /** tiles.bin of the whole pack: the embedding is in it. Null where only some tiles are here. */
-  readonly packPath: string | null;
+  /** tiles.bin of the whole pack, where the embedding is, and the checksums of its rows. Null where only some tiles are here. */
+  readonly whole: { readonly path: string; embeddingChecks(): Promise<Uint8Array> } | null;
 }
 
 export type HttpGet = (path: string, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
@@ -176,6 +176,8 @@ export class ModelStore {
     await this.#check(folder, CONSTANTS_FILE, constants, manifest.constants.sha256);
     const files = new Map<string, Uint8Array>();
     for (const entry of manifest.files) {
+      // only who has the whole pack reads embedding rows
+      if (entry.name === EMBEDDING_CHECKS_FILE) continue;
       const bytes = await file(entry.name, Math.min(entry.bytes, PACK_FILE_BYTES));
       await this.#check(folder, entry.name, bytes, entry.sha256);
       files.set(entry.name, bytes);
@@ -188,7 +190,7 @@ export class ModelStore {
       readFile: name => Promise.resolve(files.get(name)),
       locate: tile => this.cache.locate(manifest.tiles[tile]!.sha256),
       tileOf: tileFinder(manifest),
-      packPath: null,
+      whole: null,
     };
     this.#received.set(id, model);
     return model;
@@ -269,7 +271,7 @@ export class ModelStore {
         );
       },
       tileOf: tileFinder(pack.manifest),
-      packPath: pack.tilesPath,
+      whole: { path: pack.tilesPath, embeddingChecks: pack.embeddingChecks },
     };
   }
 

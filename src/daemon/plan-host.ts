@@ -11,6 +11,7 @@ import { type LogitColumns, logitColumnCount } from '../allreduce/logit-columns.
 import { createStarHub, type StarHub, type StarStats } from '../allreduce/star-hub.ts';
 import { createStarSpoke, type StarSpoke } from '../allreduce/star-spoke.ts';
 import { type Plan, tilesOf } from '../cluster/plan.ts';
+import { crc32c } from '../disk-io/crc32c.ts';
 import type { DiskAddon } from '../disk-io/disk-addon.ts';
 import { createFileTileSource } from '../disk-io/file-tile-source.ts';
 import { createNativeTileSource } from '../disk-io/native-tile-source.ts';
@@ -280,9 +281,9 @@ async function openEmbedding(
   disk: DiskAddon | null,
   resources: (() => Promise<void> | void)[],
 ) {
-  const path = model.packPath;
-  if (path === null)
+  if (model.whole === null)
     throw new PotluckError('UNKNOWN_MODEL', 'Only a device that has the whole pack can be the hub.');
+  const { path } = model.whole;
   const file = await openFile(path, 'r');
   resources.push(() => file.close());
   const cached = disk && openPageCache(disk, path);
@@ -291,6 +292,8 @@ async function openEmbedding(
     manifest: model.manifest,
     cacheBytes: EMBEDDING_CACHE_BYTES,
     readAt: (offset, target) => readFully(file, path, target, offset),
+    checks: await model.whole.embeddingChecks(),
+    crc32c: bytes => (disk ? disk.crc32c(bytes) : crc32c(bytes)),
     ...(cached && { readCached: cached.read }),
   });
   return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);

@@ -361,6 +361,8 @@ function writtenEmbedding({ options, shape, writer }: Build): Embedding {
   return new Embedding({
     manifest: { shape, embedding: { offset: 0, format, rowBytes: embeddingRowBytes(shape, format) } },
     readAt: (offset, target) => writer.readEmbedding(offset, target),
+    checks: writer.embeddingChecks,
+    crc32c: bytes => options.crc32c(bytes, 0),
     cacheBytes: 0,
   });
 }

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { PotluckError } from '../errors/errors.ts';
-import type { Manifest, ModelShape } from '../pack/manifest.ts';
+import { EMBEDDING_CHECK_BYTES, type Manifest, type ModelShape } from '../pack/manifest.ts';
 import { bf16ToFloat } from '../pack/number-formats.ts';
 
 /** Fills `target` from byte `offset` of tiles.bin. */
@@ -14,13 +14,16 @@ export interface EmbeddingOptions {
     readonly embedding: Pick<Manifest['embedding'], 'offset' | 'format' | 'rowBytes'>;
   };
   readonly readAt: ReadAt;
+  /** CRC-32C of each row as it is stored; [vocabulary] uint32, little-endian. */
+  readonly checks: Uint8Array;
+  readonly crc32c: (bytes: Uint8Array) => number;
   /** The same at once, where that needs no waiting for the disk; false where it would. */
   readonly readCached?: (offset: number, target: Uint8Array) => boolean;
   /** Most bytes of rows that are kept, as they are stored. */
   readonly cacheBytes: number;
 }
 
-/** Embedding rows, read one by one from disk; the last used ones are kept. */
+/** Embedding rows, read one by one from disk, each checked as it comes; the last used ones are kept. */
 export class Embedding {
   readonly #options: EmbeddingOptions;
   readonly #rows: LRUCache<number, Uint8Array> | undefined;
@@ -34,7 +37,7 @@ export class Embedding {
 
   /**
    * Writes the rows of `ids`, times the model's embedding scale, to the start of `target`; [ids.length, width] float32. Rejects with BAD_REQUEST where an
-   * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is no numbers.
+   * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is not what the pack has, read twice, or is no numbers.
    */
   async embed(ids: readonly number[], target: Float32Array): Promise<void> {
     const { width, vocabulary } = this.#options.manifest.shape;
@@ -69,7 +72,7 @@ export class Embedding {
     const { readCached } = this.#options;
     if (kept || !readCached) return kept;
     const bytes = new Uint8Array(this.#options.manifest.embedding.rowBytes);
-    if (!readCached(this.#offset(id), bytes)) return undefined;
+    if (!readCached(this.#offset(id), bytes) || this.#check(id, bytes) !== null) return undefined;
     this.#rows?.set(id, bytes);
     return bytes;
   }
@@ -77,8 +80,25 @@ export class Embedding {
   async #read(id: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(this.#options.manifest.embedding.rowBytes);
     await this.#options.readAt(this.#offset(id), bytes);
+    if (this.#check(id, bytes) !== null) await this.#options.readAt(this.#offset(id), bytes);
+    const wrong = this.#check(id, bytes);
+    if (wrong !== null) throw wrong;
     this.#rows?.set(id, bytes);
     return bytes;
+  }
+
+  /** What is wrong with the bytes of row `id`, or null. */
+  #check(id: number, bytes: Uint8Array): PotluckError | null {
+    const { checks, crc32c } = this.#options;
+    const at = id * EMBEDDING_CHECK_BYTES;
+    const expected = new DataView(checks.buffer, checks.byteOffset + at).getUint32(0, true);
+    const actual = crc32c(bytes);
+    if (actual === expected) return null;
+    return new PotluckError(
+      'TILE_CORRUPT',
+      `Embedding row ${id} (${bytes.length} bytes at ${this.#offset(id)} of tiles.bin) is not what the pack has: its CRC-32C is ` +
+        `${actual.toString(16)}, it should be ${expected.toString(16)}. Check the disk; fetch the pack anew or pack the checkpoint again.`,
+    );
   }
 
   /** Byte of tiles.bin. */

@@ -4,7 +4,12 @@
  */
 
 /** Version of the pack format; a reader takes no other. */
-export const PACK_VERSION = 5;
+export const PACK_VERSION = 6;
+
+/** The file of a pack that has the CRC-32C of each embedding row, checked at every read: [vocabulary] uint32, little-endian. */
+export const EMBEDDING_CHECKS_FILE = 'embedding.crc32c';
+/** Bytes of it for one row. */
+export const EMBEDDING_CHECK_BYTES = 4;
 
 /** Weight format of the tiles. */
 export type WeightFormat = 'w4' | 'bf16';
@@ -160,7 +165,7 @@ export interface Manifest {
   readonly embedding: BlobEntry & { readonly format: 'bf16' | 'int8'; readonly rowBytes: number };
   /** In execution order: layer 0 attention, layer 0 FFN, layer 1 ..., head. */
   readonly tiles: readonly TileEntry[];
-  /** Further files of the pack: tokenizer.json, vocabulary.bin ... */
+  /** Further files of the pack: EMBEDDING_CHECKS_FILE, tokenizer.json, vocabulary.bin ... */
   readonly files: readonly FileEntry[];
   /** Where the weights come from and what was done to them, for people. */
   readonly origin: Readonly<Record<string, string | number>>;

@@ -9,7 +9,7 @@ import {
   readFully,
   readWholeFile,
 } from './file-system.ts';
-import type { FileEntry, Manifest } from './manifest.ts';
+import { EMBEDDING_CHECKS_FILE, type FileEntry, type Manifest } from './manifest.ts';
 import { invalidPack, MANIFEST_BYTES, manifestId, packBytes, readManifest } from './read-manifest.ts';
 
 /** Bytes read at a time where something large is hashed. */
@@ -28,6 +28,8 @@ export interface PackFolder {
   readonly constants: ArrayBuffer;
   /** The bytes of a file named in the manifest, or undefined. Rejects with PACK_INVALID where they changed. */
   readFile(name: string): Promise<Uint8Array | undefined>;
+  /** The CRC-32C of each embedding row; [vocabulary] uint32, little-endian. Rejects with PACK_INVALID where they changed. */
+  embeddingChecks(): Promise<Uint8Array>;
   /** Reads the whole embedding and compares its hash. Rejects with PACK_INVALID. */
   checkEmbedding(): Promise<void>;
 }
@@ -68,6 +70,8 @@ export async function openPackFolder(fileSystem: FileSystem, folder: string): Pr
       const entry = manifest.files.find(file => file.name === name);
       return entry && readPackFile(fileSystem, folder, entry);
     },
+    embeddingChecks: () =>
+      readPackFile(fileSystem, folder, manifest.files.find(({ name }) => name === EMBEDDING_CHECKS_FILE)!),
     checkEmbedding: async () => {
       const { offset, bytes, sha256 } = manifest.embedding;
       if ((await hashRange(fileSystem, tilesPath, offset, bytes)) !== sha256)

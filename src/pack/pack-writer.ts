@@ -11,6 +11,8 @@ import {
 } from './file-system.ts';
 import {
   type BlobEntry,
+  EMBEDDING_CHECK_BYTES,
+  EMBEDDING_CHECKS_FILE,
   type FileEntry,
   type Manifest,
   type ModelShape,
@@ -56,6 +58,8 @@ export class PackWriter {
   readonly #embeddingOffset: number;
   #embeddingBytes = 0;
   #embeddingCrc = 0;
+  /** CRC-32C of each row so far: what becomes EMBEDDING_CHECKS_FILE. */
+  readonly #embeddingChecks: Uint8Array<ArrayBuffer>;
   readonly #order: Iterator<Pick<TileEntry, 'kind' | 'layer' | 'index'>>;
   readonly #tiles: TileEntry[] = [];
   #tilesEnd: number;
@@ -72,6 +76,7 @@ export class PackWriter {
     this.#embeddingFormat = options.embeddingFormat;
     this.#data = data;
     this.#embeddingOffset = roundUp(constantsFloats(options.shape) * 4, ALIGNMENT);
+    this.#embeddingChecks = new Uint8Array(options.shape.vocabulary * EMBEDDING_CHECK_BYTES);
     this.#order = tileOrder(options.shape);
     this.#tilesEnd = roundUp(this.#embeddingOffset + this.#wholeEmbedding, ALIGNMENT);
   }
@@ -110,19 +115,23 @@ export class PackWriter {
 
   /** Reads the embedding back for its hashes, and takes the entries of tiles from the journal. */
   async #recover(steps: readonly PackStep[]): Promise<void> {
-    const chunk = new Uint8Array(Math.min(RECOVER_BYTES, this.#wholeEmbedding));
+    const rows = Math.ceil(RECOVER_BYTES / this.#rowBytes);
+    const chunk = new Uint8Array(Math.min(rows * this.#rowBytes, this.#wholeEmbedding));
     while (this.#embeddingBytes < this.#wholeEmbedding) {
       const part = chunk.subarray(0, Math.min(chunk.length, this.#wholeEmbedding - this.#embeddingBytes));
       await this.readEmbedding(this.#embeddingBytes, part);
-      this.#embeddingHash.update(part);
-      this.#embeddingCrc = this.#crc32c(part, this.#embeddingCrc);
-      this.#embeddingBytes += part.length;
+      this.#countRows(part);
     }
     for (const tile of steps.flatMap(step => step.tiles)) {
       this.#order.next();
       this.#tiles.push(tile);
       this.#tilesEnd = Math.max(this.#tilesEnd, tile.offset + tile.bytes);
     }
+  }
+
+  /** The CRC-32C of each embedding row that was added; [vocabulary] uint32, little-endian. */
+  get embeddingChecks(): Uint8Array {
+    return this.#embeddingChecks;
   }
 
   /** CRC-32C of the embedding rows so far. */
@@ -157,6 +166,18 @@ export class PackWriter {
   /** Appends whole embedding rows; all of them before the first tile. */
   async addEmbeddingRows(rows: Uint8Array): Promise<void> {
     await writeFully(this.#data, this.#dataPath, rows, this.#embeddingOffset + this.#embeddingBytes);
+    this.#countRows(rows);
+  }
+
+  /** Takes the next whole rows into what is known of the embedding. */
+  #countRows(rows: Uint8Array): void {
+    const rowBytes = this.#rowBytes;
+    const checks = new DataView(this.#embeddingChecks.buffer);
+    const first = this.#embeddingBytes / rowBytes;
+    for (let i = 0; i * rowBytes < rows.length; i++) {
+      const row = rows.subarray(i * rowBytes, (i + 1) * rowBytes);
+      checks.setUint32((first + i) * EMBEDDING_CHECK_BYTES, this.#crc32c(row, 0), true);
+    }
     this.#embeddingHash.update(rows);
     this.#embeddingCrc = this.#crc32c(rows, this.#embeddingCrc);
     this.#embeddingBytes += rows.length;
@@ -227,6 +248,7 @@ export class PackWriter {
     const constants = this.#constants;
     if (!constants || this.#tiles.length !== totalTiles(this.#shape))
       throw new PotluckError('INTERNAL', 'The pack is not whole.');
+    await this.addFile(EMBEDDING_CHECKS_FILE, this.#embeddingChecks);
     const manifest: Manifest = {
       format: 'potluck-pack',
       version: PACK_VERSION,
@@ -239,7 +261,7 @@ export class PackWriter {
         sha256: this.#embeddingHash.digest('hex'),
         crc32c: this.#embeddingCrc,
         format: this.#embeddingFormat,
-        rowBytes: embeddingRowBytes(this.#shape, this.#embeddingFormat),
+        rowBytes: this.#rowBytes,
       },
       files: this.#files,
       tiles: this.#tiles,
@@ -266,7 +288,11 @@ export class PackWriter {
   }
 
   get #wholeEmbedding(): number {
-    return this.#shape.vocabulary * embeddingRowBytes(this.#shape, this.#embeddingFormat);
+    return this.#shape.vocabulary * this.#rowBytes;
+  }
+
+  get #rowBytes(): number {
+    return embeddingRowBytes(this.#shape, this.#embeddingFormat);
   }
 
   #blob(bytes: Uint8Array, offset: number): BlobEntry {

@@ -3,6 +3,8 @@ import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
 import {
   type BlobEntry,
+  EMBEDDING_CHECK_BYTES,
+  EMBEDDING_CHECKS_FILE,
   type Manifest,
   type ModelShape,
   PACK_VERSION,
@@ -327,4 +329,11 @@ function checkFiles(manifest: Manifest, file: string): void {
     if (seen.has(key)) throw invalidPack(file, `names the file ${name} twice`);
     seen.add(key);
   }
+  const checks = manifest.files.find(({ name }) => name === EMBEDDING_CHECKS_FILE);
+  const checksBytes = manifest.shape.vocabulary * EMBEDDING_CHECK_BYTES;
+  if (checks?.bytes !== checksBytes)
+    throw invalidPack(
+      file,
+      `names no ${EMBEDDING_CHECKS_FILE} of ${checksBytes} bytes, the checksums of embedding rows`,
+    );
 }

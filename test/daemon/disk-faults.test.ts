@@ -6,6 +6,7 @@ import { generate } from '../../src/cli/api-client.ts';
 import type { Emulation } from '../../src/cli/emulate/emulation.ts';
 import { startEmulation } from '../../src/cli/emulate/emulation.ts';
 import { builtInModel } from '../../src/cli/project.ts';
+import { readManifest } from '../../src/pack/read-manifest.ts';
 import { emulated, promptTokens } from './emulated.ts';
 
 const ask = async (emulation: Emulation): Promise<readonly number[]> =>
@@ -17,13 +18,13 @@ async function dataFolder(pid: number): Promise<string> {
   return args[args.indexOf('--data') + 1]!;
 }
 
-/** Flips a bit in every 64 KiB of a file. */
-async function damage(path: string): Promise<void> {
+/** Flips a bit in every 64 KiB of a file, or in every `step` bytes from `start` to `end`. */
+async function damage(path: string, step = 64 << 10, start = 1000, end = Infinity): Promise<void> {
   const file = await open(path, 'r+');
   try {
     const { size } = await file.stat();
     const one = Buffer.alloc(1);
-    for (let at = 1000; at < size; at += 64 << 10) {
+    for (let at = start; at < Math.min(size, end); at += step) {
       await file.read(one, 0, 1, at);
       one[0]! ^= 8;
       await file.write(one, 0, 1, at);
@@ -83,5 +84,31 @@ test('a pack damaged under a device alone is a clear error to the request, and n
   await expect(ask(emulation)).rejects.toThrow(/tile \d+|ends/i);
   await writeFile(tiles, whole);
   expect(await ask(emulation)).toEqual(answer);
+  expect((await emulation.status(0)).state).toBe('serving');
+});
+
+test('embedding rows damaged under a device are a clear error to the request, and no more once they are mended', {
+  timeout: 60_000,
+}, async () => {
+  const model = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
+  onTestFinished(() => rm(model, { recursive: true, force: true }));
+  await cp(builtInModel(), model, { recursive: true });
+  const { embedding } = readManifest(await readFile(join(model, 'manifest.json')), 'manifest.json');
+  const emulation = await startEmulation({ model, devices: 1, threads: 1, deadline: 60_000 });
+  onTestFinished(() => emulation.stop());
+  const flip = () =>
+    damage(
+      join(model, 'tiles.bin'),
+      embedding.rowBytes,
+      embedding.offset + 77,
+      embedding.offset + embedding.bytes,
+    );
+  await flip();
+  await expect(ask(emulation)).rejects.toMatchObject({
+    code: 'TILE_CORRUPT',
+    message: expect.stringContaining('Embedding row'),
+  });
+  await flip();
+  expect(await ask(emulation)).toHaveLength(12);
   expect((await emulation.status(0)).state).toBe('serving');
 });

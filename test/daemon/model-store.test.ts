@@ -54,7 +54,7 @@ test("the model's own pack is first; packs of the folder come and go", async () 
   const [, birch] = opened.packs;
   expect(opened.find(birch!.id)).toBe(birch);
   const tile = birch!.manifest.tiles.at(-1)!;
-  expect(opened.locate(tile.sha256)).toMatchObject({ path: birch!.packPath, offset: tile.offset });
+  expect(opened.locate(tile.sha256)).toMatchObject({ path: birch!.whole!.path, offset: tile.offset });
   await rm(join(folder, 'birch'), { recursive: true });
   expect(await opened.look()).toBe(true);
   expect(names(opened)).toEqual(['alder']);

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Allreduce } from '../../src/allreduce/allreduce.ts';
+import { crc32c } from '../../src/disk-io/crc32c.ts';
 import type { TileSource } from '../../src/disk-io/tile-source.ts';
 import { DevicePass } from '../../src/engine/device-pass.ts';
 import { deviceTiles, headColumns } from '../../src/engine/device-tiles.ts';
@@ -126,11 +127,12 @@ export class ClusterInProcess {
     return rows;
   }
 
-  embed(ids: readonly number[], target: Float32Array): Promise<void> {
+  async embed(ids: readonly number[], target: Float32Array): Promise<void> {
     const { manifest } = this.#pack;
     const readAt = async (offset: number, bytes: Uint8Array) =>
       bytes.set(this.#file.subarray(offset, offset + bytes.length));
-    return new Embedding({ manifest, readAt, cacheBytes: 0 }).embed(ids, target);
+    const checks = await this.#pack.embeddingChecks();
+    return new Embedding({ manifest, readAt, checks, crc32c, cacheBytes: 0 }).embed(ids, target);
   }
 
   /** One pass on all devices; copies of the logit rows. */

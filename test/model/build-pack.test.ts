@@ -133,6 +133,7 @@ test('tokenizer files and special tokens come along', async () => {
     'vocabulary.bin',
     'tokenizer_config.json',
     'chat_template.jinja',
+    'embedding.crc32c',
   ]);
   const pack = await openPackFolder(fs, join(folder, 'pack'));
   expect(Buffer.from((await pack.readFile('chat_template.jinja'))!).toString()).toBe('{{ messages }}');

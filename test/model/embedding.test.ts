@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { crc32c } from '../../src/disk-io/crc32c.ts';
 import { Embedding } from '../../src/model/embedding.ts';
 import { writeBf16Row, writeInt8Row } from '../../src/model/quantize-embedding.ts';
 
@@ -19,7 +20,15 @@ function open(
       row,
       file.subarray(100 + id * rowBytes, 100 + (id + 1) * rowBytes),
     );
+  const checks = new Uint8Array(6 * 4 + 4);
+  const crcs = new DataView(checks.buffer, 4);
+  const seal = () => {
+    for (let id = 0; id < 6; id++)
+      crcs.setUint32(4 * id, crc32c(file.subarray(100 + id * rowBytes, 100 + (id + 1) * rowBytes)), true);
+  };
+  seal();
   let reads = 0;
+  const world = { flipped: 0, cacheIsWrong: false };
   const embedding = new Embedding({
     manifest: {
       shape: { width, vocabulary: 6, embeddingScale: 1 },
@@ -28,14 +37,22 @@ function open(
     readAt: async (offset, target) => {
       reads++;
       target.set(file.subarray(offset, offset + target.length));
+      if (world.flipped > 0) {
+        world.flipped--;
+        target[target.length - 1]! ^= 16;
+      }
     },
+    checks: checks.subarray(4),
+    crc32c: bytes => crc32c(bytes),
     readCached: (offset, target) => {
-      if (inPageCache(offset)) target.set(file.subarray(offset, offset + target.length));
-      return inPageCache(offset);
+      if (!inPageCache(offset)) return false;
+      target.set(file.subarray(offset, offset + target.length));
+      if (world.cacheIsWrong) target[1]! ^= 4;
+      return true;
     },
     cacheBytes,
   });
-  return { embedding, file, reads: () => reads };
+  return { embedding, file, world, seal, reads: () => reads };
 }
 
 test('bf16 rows come back as they were', async () => {
@@ -92,10 +109,52 @@ test('ids outside the vocabulary are refused before anything is read', async () 
 
 test('a row that is no numbers is damage', async () => {
   for (const format of ['bf16', 'int8'] as const) {
-    const { embedding, file } = open(format, 0);
+    const { embedding, file, seal } = open(format, 0);
     file.fill(0xff, 100, 104);
+    seal();
     await expect(embedding.embed([0], new Float32Array(width))).rejects.toMatchObject({
       code: 'TILE_CORRUPT',
+      message: expect.stringContaining('not finite'),
     });
   }
+});
+
+test.each(['bf16', 'int8'] as const)(
+  'any flipped bit of a %s row is an error that names the row',
+  async format => {
+    const { embedding, file } = open(format, 0);
+    const rowBytes = format === 'bf16' ? 2 * width : 4 + width;
+    for (let bit = 0; bit < rowBytes * 8; bit += 7) {
+      const at = 100 + 3 * rowBytes + (bit >> 3);
+      file[at]! ^= 1 << (bit & 7);
+      await expect(embedding.embed([1, 3], new Float32Array(2 * width))).rejects.toMatchObject({
+        code: 'TILE_CORRUPT',
+        message: expect.stringContaining(`row 3 (${rowBytes} bytes at ${100 + 3 * rowBytes} of tiles.bin)`),
+      });
+      file[at]! ^= 1 << (bit & 7);
+    }
+    await embedding.embed([3], new Float32Array(width));
+  },
+);
+
+test('a row that is read wrong once is read again; twice is an error, and nothing wrong is kept', async () => {
+  const { embedding, world, reads } = open('bf16', 1 << 20);
+  const target = new Float32Array(width);
+  world.flipped = 1;
+  await embedding.embed([4], target);
+  expect([...target]).toEqual([...table[4]!]);
+  expect(reads()).toBe(2);
+  world.flipped = 2;
+  await expect(embedding.embed([5], target)).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
+  await embedding.embed([5], target);
+  expect([...target]).toEqual([...table[5]!]);
+});
+
+test('a row that is wrong in the page cache is read from disk', async () => {
+  const { embedding, world, reads } = open('bf16', 0, () => true);
+  world.cacheIsWrong = true;
+  const target = new Float32Array(width);
+  await embedding.embed([2], target);
+  expect([...target]).toEqual([...table[2]!]);
+  expect(reads()).toBe(1);
 });

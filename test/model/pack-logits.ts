@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { crc32c } from '../../src/disk-io/crc32c.ts';
 import type { Backend } from '../../src/kernels/backend.ts';
 import { Embedding } from '../../src/model/embedding.ts';
 import type { PackFolder } from '../../src/pack/pack-folder.ts';
@@ -34,10 +35,9 @@ export async function packLogits(
     });
     const readAt = async (offset: number, target: Uint8Array) =>
       target.set(file.subarray(offset, offset + target.length));
-    await new Embedding({ manifest: pack.manifest, readAt, cacheBytes: 4096 }).embed(
-      ids,
-      model.pass.residual,
-    );
+    const checks = await pack.embeddingChecks();
+    const embedding = new Embedding({ manifest: pack.manifest, readAt, checks, crc32c, cacheBytes: 4096 });
+    await embedding.embed(ids, model.pass.residual);
     let slot = 0;
     const placed = tiles.map(({ kind, index, offset }) => ({
       offset,

@@ -22,6 +22,7 @@ test('the embedded model is whole, and every tile has its hash', async () => {
     'tokenizer.json',
     'vocabulary.bin',
     'tokenizer_config.json',
+    'embedding.crc32c',
   ]);
   expect(data.length).toBeLessThan(25e6);
 });

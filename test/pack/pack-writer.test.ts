@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { FileSystem } from '../../src/pack/file-system.ts';
+import { EMBEDDING_CHECKS_FILE } from '../../src/pack/manifest.ts';
 import { crc32c } from './crc32c-table.ts';
 import { createWriter, FACTS, fillTile, SHAPE, writeParts, writeSmallPack } from './small-pack.ts';
 import { temporaryFolder } from './temporary-folder.ts';
@@ -24,6 +25,10 @@ test('every tile lies where the manifest says, with its hash and CRC', async () 
   const rows = data.subarray(manifest.embedding.offset, manifest.embedding.offset + manifest.embedding.bytes);
   expect(crc32c(rows)).toBe(manifest.embedding.crc32c);
   expect(manifest.embedding.rowBytes).toBe(SHAPE.width + 4);
+  const checks = await fs.readFile(join(folder, EMBEDDING_CHECKS_FILE));
+  expect(checks.length).toBe(30 * 4);
+  for (let id = 0; id < 30; id++)
+    expect(checks.readUInt32LE(4 * id)).toBe(crc32c(rows.subarray(id * 68, (id + 1) * 68)));
   expect(data.length).toBe(manifest.tiles.at(-1)!.offset + manifest.tiles.at(-1)!.bytes);
   expect(await fs.readdir(join(folder, '..'))).toEqual(['pack']);
 });

@@ -98,6 +98,8 @@ test.each<[string, unknown, RegExp]>([
   ['files.0.name', '..', /files\.0\.name/],
   ['files.0.name', 'Manifest.json', /twice/],
   ['files.0.bytes', 2 ** 40, /files\.0\.bytes/],
+  ['files.1.name', 'other', /names no embedding\.crc32c of 120 bytes/],
+  ['files.1.bytes', 116, /names no embedding\.crc32c of 120 bytes/],
   ['name', 'a b', /name/],
   ['extra', 1, /extra/],
 ])('refuses %s = %j', (path, value, message) => {

@@ -52,7 +52,13 @@ export class ResidentModel {
   readonly #positions: number;
   readonly #opened: (() => Promise<void> | void)[] = [];
 
-  private constructor(addon: Addon, pack: PackFolder, positions: number, file: FileHandle) {
+  private constructor(
+    addon: Addon,
+    pack: PackFolder,
+    checks: Uint8Array,
+    positions: number,
+    file: FileHandle,
+  ) {
     this.addon = addon;
     this.pack = pack;
     this.#positions = positions;
@@ -87,6 +93,8 @@ export class ResidentModel {
       manifest: pack.manifest,
       cacheBytes: EMBEDDING_CACHE_BYTES,
       readAt: (offset, target) => readFully(file, path, target, offset),
+      checks,
+      crc32c: bytes => addon.crc32c(bytes),
       readCached: cached.read,
     });
   }
@@ -111,7 +119,8 @@ export class ResidentModel {
         'MEMORY_TOO_SMALL',
         `The weights of ${pack.manifest.name} take ${mebibytes(bytes)} and ${mebibytes(free)} are free. Measure a smaller shape.`,
       );
-    const model = new ResidentModel(addon, pack, positions, await open(pack.tilesPath, 'r'));
+    const checks = await pack.embeddingChecks();
+    const model = new ResidentModel(addon, pack, checks, positions, await open(pack.tilesPath, 'r'));
     try {
       await model.#window.start();
       return model;

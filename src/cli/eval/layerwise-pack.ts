@@ -1,4 +1,5 @@
 import * as fileSystem from 'node:fs/promises';
+import { crc32c } from '../../disk-io/crc32c.ts';
 import { PotluckError } from '../../errors/errors.ts';
 import type { Backend, BackendModel, PlacedTile } from '../../kernels/backend.ts';
 import { LayerTiles, layerMemory, runHalf } from '../../model/calibrate.ts';
@@ -84,6 +85,8 @@ export class LayerwisePack {
     const embedding = new Embedding({
       manifest: this.#pack.manifest,
       readAt: (offset, target) => readFully(this.#file, this.#pack.tilesPath, target, offset),
+      checks: await this.#pack.embeddingChecks(),
+      crc32c,
       cacheBytes: 0,
     });
     const rows = windows.map(() => new Float32Array(tokens * shape.width));
