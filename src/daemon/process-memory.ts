@@ -1,7 +1,17 @@
 import { readFileSync } from 'node:fs';
-import { totalmem } from 'node:os';
+import { limitedGroups, pressureOf, type ReadText } from './memory-groups.ts';
 
 /** What the operating system counts, for this process and for the machine. */
+
+/** Where that is asked. */
+export interface MemoryReaders {
+  /** Linux tells in files; elsewhere there are none. */
+  readonly read: ReadText;
+  /** What every platform tells, in bytes: of this process now, at its highest, and what the machine can spare. */
+  readonly residentBytes: () => number;
+  readonly highWaterBytes: () => number;
+  readonly availableBytes: () => number;
+}
 
 export interface ProcessMemory {
   /** Bytes of the process in memory now. */
@@ -10,70 +20,34 @@ export interface ProcessMemory {
   readonly highWaterBytes: number;
 }
 
-export function processMemory(): ProcessMemory {
-  const status = readIfThere('/proc/self/status');
-  const now = kilobytes(status, 'VmRSS');
-  const high = kilobytes(status, 'VmHWM');
-  if (now !== null && high !== null) return { residentBytes: now, highWaterBytes: Math.max(now, high) };
-  const residentBytes = process.memoryUsage.rss();
-  return { residentBytes, highWaterBytes: Math.max(residentBytes, process.resourceUsage().maxRSS * 1024) };
+export function processMemory(readers: MemoryReaders = THIS_SYSTEM): ProcessMemory {
+  const status = readers.read('/proc/self/status');
+  const residentBytes = kilobytes(status, 'VmRSS') ?? readers.residentBytes();
+  const highest = kilobytes(status, 'VmHWM') ?? readers.highWaterBytes();
+  return { residentBytes, highWaterBytes: Math.max(residentBytes, highest) };
 }
 
 export interface SystemMemory {
-  /** Bytes that programs may still take without others suffering: of the machine, or of the memory group where that is less. */
+  /** Bytes that programs may still take without others suffering: of the machine, or of a memory group where that is less. */
   readonly availableBytes: number;
-  /** Part of the last ten seconds in which some program waited for memory, 0 to 1; 0 where the system does not tell. */
+  /**
+   * Part of the last ten seconds in which some program of the machine, or of a memory group with a limit, waited for memory, 0 to
+   * 1; 0 where the system does not tell.
+   */
   readonly pressure: number;
 }
 
-export function systemMemory(): SystemMemory {
-  const machine = kilobytes(readIfThere('/proc/meminfo'), 'MemAvailable') ?? process.availableMemory();
-  return { availableBytes: Math.min(machine, groupAvailable()), pressure: pressure() };
-}
-
-/** What the memory group of this process has left; Infinity where there is no limit. */
-function groupAvailable(): number {
-  const limit = process.constrainedMemory();
-  if (!(limit > 0 && limit < totalmem())) return Infinity;
-  const used = groupUsed();
-  return used === null ? process.availableMemory() : Math.max(0, limit - used);
-}
-
-/** Bytes that the memory group counts, less the file pages that it may drop; versions 2 and 1. */
-function groupUsed(): number | null {
-  for (const { folder, usage, droppable } of groupFolders()) {
-    const used = Number(readIfThere(`${folder}/${usage}`) ?? Number.NaN);
-    const inactive = new RegExp(`^${droppable} (\\d+)$`, 'm').exec(
-      readIfThere(`${folder}/memory.stat`) ?? '',
-    );
-    if (Number.isFinite(used)) return Math.max(0, used - Number(inactive?.[1] ?? 0));
-  }
-  return null;
-}
-
-function groupFolders(): { folder: string; usage: string; droppable: string }[] {
-  const groups = readIfThere('/proc/self/cgroup') ?? '';
-  const v2 = /^0::(.*)$/m.exec(groups)?.[1];
-  const v1 = /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$/m.exec(groups)?.[1];
-  return [
-    ...(v2 === undefined
-      ? []
-      : [{ folder: `/sys/fs/cgroup${v2}`, usage: 'memory.current', droppable: 'inactive_file' }]),
-    ...(v1 === undefined
-      ? []
-      : [
-          {
-            folder: `/sys/fs/cgroup/memory${v1}`,
-            usage: 'memory.usage_in_bytes',
-            droppable: 'total_inactive_file',
-          },
-        ]),
-  ];
-}
-
-function pressure(): number {
-  const some = /^some avg10=([\d.]+)/m.exec(readIfThere('/proc/pressure/memory') ?? '');
-  return some ? Number(some[1]) / 100 : 0;
+export function systemMemory(readers: MemoryReaders = THIS_SYSTEM): SystemMemory {
+  const { read } = readers;
+  const machine = kilobytes(read('/proc/meminfo'), 'MemAvailable') ?? readers.availableBytes();
+  const groups = limitedGroups(read);
+  // A group that does not tell what it uses has this process at the least.
+  const own = groups.some(group => group.usedBytes === null) ? processMemory(readers).residentBytes : 0;
+  const left = groups.map(({ limitBytes, usedBytes }) => Math.max(0, limitBytes - (usedBytes ?? own)));
+  return {
+    availableBytes: Math.min(machine, ...left),
+    pressure: Math.max(pressureOf(read('/proc/pressure/memory')), ...groups.map(({ pressure }) => pressure)),
+  };
 }
 
 function kilobytes(text: string | null, name: string): number | null {
@@ -82,12 +56,18 @@ function kilobytes(text: string | null, name: string): number | null {
 }
 
 /** A file of /proc or /sys; null where this system has it not, or does not let it be read. */
-function readIfThere(path: string): string | null {
+export function readSystemFile(path: string): string | null {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (['ENOENT', 'EACCES', 'EOPNOTSUPP', 'EINVAL'].includes((error as NodeJS.ErrnoException).code ?? ''))
-      return null;
+    if ((error as NodeJS.ErrnoException).code !== undefined) return null;
     throw error;
   }
 }
+
+const THIS_SYSTEM: MemoryReaders = {
+  read: readSystemFile,
+  residentBytes: () => process.memoryUsage.rss(),
+  highWaterBytes: () => process.resourceUsage().maxRSS * 1024,
+  availableBytes: () => process.availableMemory(),
+};
