@@ -5,7 +5,7 @@ import { attentionTileCount } from '../engine/device-tiles.ts';
 import type { Backend } from '../kernels/backend.ts';
 import { tileBytes } from '../pack/tile-shape.ts';
 import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.ts';
-import { leastWindowBytes, planWindow } from '../window-scheduler/plan-window.ts';
+import { leastRingBytes, leastWindowBytes, planWindow } from '../window-scheduler/plan-window.ts';
 import type { WindowTile } from '../window-scheduler/tile-runs.ts';
 import { Window } from '../window-scheduler/window.ts';
 import { lastingWeights } from './memory-account.ts';
@@ -68,7 +68,7 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
   const expertBytes = expertTotal === 0 ? 0 : Math.min(expertTotal, weights - budget);
   const least = leastWindowBytes(order);
   const plan = planWindow(order, lastingWeights(budget, contextBytes, least), diskRate);
-  const leastWindow = Math.max(least, Math.min(windowTotal, plan.ringBytes)) + expertBytes;
+  const leastWindow = Math.max(least, Math.min(windowTotal, leastRingBytes(plan))) + expertBytes;
   const { mostKvPages: kvPages } = keeper.plan({ ...needs, leastWindow });
   // As much as may ever stay; one buffer of this Node holds no more than MAX_LENGTH, and what is over streams.
   const most = Math.min(windowTotal, keeper.budget ?? windowTotal);

@@ -13,7 +13,7 @@ export interface WindowPlan {
   readonly runs: readonly TileRun[];
   /** Indices of runs: who is pinned first. */
   readonly pinOrder: readonly number[];
-  /** Ring, where something streams. */
+  /** Ring at its largest, where something streams; see ringFor. */
   readonly ringBytes: number;
   /** Sum of all runs. */
   readonly totalBytes: number;
@@ -91,6 +91,17 @@ export function pinnedCount(plan: WindowPlan, budget: number): number {
   }
   return Math.min(count, plan.runs.length - 1);
 }
+
+/** The smallest ring that the runs of a plan go through: one is read while another is computed. */
+export const leastRingBytes = ({ runs, ringBytes }: WindowPlan): number =>
+  Math.min(ringBytes, 2 * largestOf(runs));
+
+/** The ring with `budget` bytes for tiles: that of the plan, or less where nothing is pinned any more and it still does not fit. */
+export const ringFor = (plan: WindowPlan, budget: number): number =>
+  Math.max(
+    leastRingBytes(plan),
+    Math.min(plan.ringBytes, Math.floor(Math.max(0, budget) / ALIGNMENT) * ALIGNMENT),
+  );
 
 /** 0 .. count - 1 in the order of their bit-reversed numbers (van der Corput): every first part of it is spread evenly. */
 export function spreadOrder(count: number): number[] {

@@ -11,7 +11,8 @@ export interface RingSpace {
 
 /**
  * Offset for `bytes` more after `spaces` (oldest first, as this function placed them) in a ring of `ringBytes`, or
- * undefined where they do not fit yet. An empty ring takes anything up to its size.
+ * undefined where they do not fit yet. An empty ring takes anything up to its size. After the ring got smaller, spaces may
+ * lie behind its end until they are given back.
  */
 export function placeInRing(
   spaces: readonly RingSpace[],
@@ -23,6 +24,6 @@ export function placeInRing(
   if (!oldest || !newest) return bytes <= ringBytes ? 0 : undefined;
   const end = newest.offset + newest.bytes;
   const wrapped = newest.offset < oldest.offset;
-  if (end + bytes <= (wrapped ? oldest.offset : ringBytes)) return end;
-  return !wrapped && bytes <= oldest.offset ? 0 : undefined;
+  if (end + bytes <= (wrapped ? Math.min(oldest.offset, ringBytes) : ringBytes)) return end;
+  return !wrapped && bytes <= Math.min(oldest.offset, ringBytes) ? 0 : undefined;
 }

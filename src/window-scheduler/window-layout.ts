@@ -17,6 +17,7 @@ export interface WindowLayout {
   readonly homes: readonly number[];
   /** Run and place in the run by tile. */
   readonly places: ReadonlyMap<number, TilePlaceInRun>;
+  /** Of the ring at its largest. */
   readonly ringBytes: number;
   /** Most reads under way. */
   readonly readDepth: number;

@@ -21,6 +21,8 @@ export interface WindowState {
   readonly loads: readonly LoadStatus[];
   /** First run that may be waiting to be loaded. */
   readonly nextLoad: number;
+  /** The ring now: the first bytes of the layout's. */
+  readonly ringBytes: number;
   /** Oldest first. */
   readonly slots: readonly Slot[];
   /** Run to look at next when reading ahead. */
@@ -36,6 +38,8 @@ export type WindowEvent =
   | { readonly type: 'start' }
   /** The first `count` runs of the pin order stay in memory from now on. No pinned tile is in use. */
   | { readonly type: 'pin'; readonly count: number }
+  /** The ring has so many bytes from now on; what lies behind them stays until it was used. */
+  | { readonly type: 'ring'; readonly bytes: number }
   /** A read ended well. */
   | { readonly type: 'readDone'; readonly run: number; readonly to: 'home' | 'ring' }
   | {
@@ -75,6 +79,7 @@ export function newWindowState(layout: WindowLayout): WindowState {
     pinned: 0,
     loads: layout.runs.map(() => 'none'),
     nextLoad: 0,
+    ringBytes: layout.ringBytes,
     slots: [],
     next: 0,
     skipped: new Set(),
@@ -89,6 +94,8 @@ export function stepWindow(state: WindowState, event: WindowEvent): WindowStep {
       return state.phase === 'stopped' ? same(state) : fill({ ...retryLoads(state), phase: 'running' });
     case 'pin':
       return fill(pin(state, event.count), leavers(state, event.count));
+    case 'ring':
+      return fill({ ...state, ringBytes: event.bytes });
     case 'readDone':
       return event.to === 'home' ? loadEnded(state, event.run, null) : slotEnded(state, event.run, null);
     case 'readFailed':
@@ -123,6 +130,10 @@ export function readyOffset(
 /** True where a tile in the ring is handed out and not released. */
 export const isTaken = (state: WindowState, tile: number): boolean =>
   state.slots.some(({ held }) => held.includes(tile));
+
+/** Byte offset behind the ring and all that lies in it. */
+export const ringEnd = ({ slots, ringBytes }: WindowState): number =>
+  slots.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes), ringBytes);
 
 /** Bytes of the ring whose tiles are handed out. */
 export const heldBytes = (state: WindowState): number =>
@@ -283,7 +294,7 @@ function aheadRead(before: WindowState): WindowStep | undefined {
   const { layout, slots } = before;
   if (slots.some(slot => slot.run === run && slot.status !== 'free')) return undefined;
   const { bytes } = layout.runs[run]!;
-  const offset = placeInRing(slots, bytes, layout.ringBytes);
+  const offset = placeInRing(slots, bytes, before.ringBytes);
   if (offset === undefined) return undefined;
   const slot: Slot = { run, offset, bytes, status: 'reading', open, held: [] };
   return {

@@ -1,6 +1,6 @@
 import type { TileSource } from '../disk-io/tile-source.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { pinnedCount, type WindowPlan } from './plan-window.ts';
+import { pinnedCount, ringFor, type WindowPlan } from './plan-window.ts';
 import { layOut, pinnedEnd, type WindowLayout } from './window-layout.ts';
 import {
   heldBytes,
@@ -8,6 +8,7 @@ import {
   type LoadStatus,
   newWindowState,
   readyOffset,
+  ringEnd,
   stepWindow,
   type WindowAction,
   type WindowEvent,
@@ -92,8 +93,8 @@ export class Window {
   #inPass = false;
   /** Most bytes of memory before some were given back, since `highestBytes` was asked last. */
   #highest = 0;
-  /** Bytes were read to the ring since it was last given back. */
-  #ringUsed = false;
+  /** Bytes of the ring's memory that may have been written since they were last given back. */
+  #ringMemory = 0;
   #budget: number;
   #streamedBytes = 0;
   #readCount = 0;
@@ -115,7 +116,7 @@ export class Window {
 
   /** True where so much of the ring is handed out that reading ahead would soon stop: compute, and release. */
   get pressed(): boolean {
-    return !this.resident && 2 * heldBytes(this.#state) >= this.#layout.ringBytes;
+    return !this.resident && 2 * heldBytes(this.#state) >= this.#state.ringBytes;
   }
 
   /** Bytes of the weights memory that were written and not given back. */
@@ -125,7 +126,7 @@ export class Window {
       (sum, { bytes }, run) => (IN_MEMORY.has(loads[run]!) ? sum + bytes : sum),
       0,
     );
-    return this.#ringUsed ? homes + layout.ringBytes : homes;
+    return homes + this.#ringMemory;
   }
 
   /** Highest `memoryBytes` since the last call. */
@@ -205,7 +206,7 @@ export class Window {
     const pinnedBytes = pinnedEnd(layout, pinned) - layout.ringBytes;
     return {
       pinnedBytes,
-      ringBytes: pinned === layout.runs.length ? 0 : layout.ringBytes,
+      ringBytes: pinned === layout.runs.length ? 0 : this.#state.ringBytes,
       streamedBytesPerPass: this.#options.plan.totalBytes - pinnedBytes,
       streamedBytes: this.#streamedBytes,
       reads: this.#readCount,
@@ -227,19 +228,23 @@ export class Window {
     const most = this.#options.memory.byteLength;
     let count = pinnedCount(this.#options.plan, this.#budget);
     while (count > 0 && pinnedEnd(this.#layout, count) > most) count--;
+    const ring = ringFor(this.#options.plan, this.#budget);
+    if (ring !== this.#state.ringBytes) this.#dispatch({ type: 'ring', bytes: ring });
     if (count === this.#state.pinned) return;
     this.#highest = Math.max(this.#highest, this.memoryBytes);
     this.#dispatch({ type: 'pin', count });
     this.#loaded = this.#state.loads.filter(load => load === 'ready').length;
   }
 
-  /** The ring takes no memory while everything stays. */
-  #discardRing(): void {
+  /** The ring takes no memory while everything stays, and none behind its end. */
+  #trimRing(): void {
     const { layout, slots, pinned } = this.#state;
-    if (!this.#ringUsed || slots.length > 0 || pinned < layout.runs.length) return;
+    const unused = slots.length === 0 && pinned === layout.runs.length;
+    const end = unused ? 0 : ringEnd(this.#state);
+    if (end >= this.#ringMemory) return;
     this.#highest = Math.max(this.#highest, this.memoryBytes);
-    this.#ringUsed = false;
-    this.#options.discard(0, layout.ringBytes);
+    this.#options.discard(end, this.#ringMemory - end);
+    this.#ringMemory = end;
   }
 
   /** Tells the machine what compute needs next: the first tile, and the first that is not in memory. */
@@ -296,12 +301,12 @@ export class Window {
     const { state, actions } = stepWindow(this.#state, event);
     this.#state = state;
     for (const action of actions) this.#perform(action);
-    this.#discardRing();
+    this.#trimRing();
   }
 
   #perform(action: WindowAction): void {
     if (action.type === 'read') {
-      this.#ringUsed ||= action.to === 'ring';
+      if (action.to === 'ring') this.#ringMemory = Math.max(this.#ringMemory, ringEnd(this.#state));
       const read = this.#read(action.run, action.to, action.offset);
       this.#reads.add(read);
       void read.then(() => this.#reads.delete(read));

@@ -1,10 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  leastRingBytes,
   leastWindowBytes,
   MemoryTooSmallError,
   pinnedCount,
   planWindow,
+  ringFor,
   spreadOrder,
   type WindowPlan,
 } from '../../src/window-scheduler/plan-window.ts';
@@ -108,7 +110,17 @@ describe('planWindow', () => {
         expect(bytesOf(plan, pinned) + plan.ringBytes).toBeLessThanOrEqual(budget);
         expect(plan.ringBytes).toBeGreaterThanOrEqual(Math.min(total, least));
         expect(plan.ringBytes % PAGE).toBe(0);
-        expect(Math.max(...plan.runs.map(({ bytes }) => bytes))).toBeLessThanOrEqual(plan.ringBytes);
+        const largest = Math.max(...plan.runs.map(({ bytes }) => bytes));
+        expect(largest).toBeLessThanOrEqual(plan.ringBytes);
+        for (const later of [budget * 2, budget, budget / 2, budget / 7, 0, -PAGE]) {
+          const ring = ringFor(plan, later);
+          expect(ring % PAGE).toBe(0);
+          expect(ring).toBeLessThanOrEqual(Math.max(later, leastRingBytes(plan)));
+          expect(ring).toBeGreaterThanOrEqual(Math.min(plan.ringBytes, 2 * largest));
+          expect(ring === plan.ringBytes).toBe(
+            later >= plan.ringBytes || leastRingBytes(plan) === plan.ringBytes,
+          );
+        }
       }),
     );
   });

@@ -27,4 +27,11 @@ describe('placeInRing', () => {
     expect(placeInRing(spaces([4, 4], [0, 1]), 4, 10)).toBe(undefined);
     expect(placeInRing(spaces([4, 6], [0, 4]), 1, 10)).toBe(undefined);
   });
+
+  it('puts nothing behind the end of a ring that got smaller', () => {
+    expect(placeInRing(spaces([4, 4]), 1, 6)).toBe(0);
+    expect(placeInRing(spaces([7, 3], [0, 4]), 2, 6)).toBe(4);
+    expect(placeInRing(spaces([7, 3], [0, 4]), 3, 6)).toBe(undefined);
+    expect(placeInRing(spaces([8, 2]), 7, 6)).toBe(undefined);
+  });
 });

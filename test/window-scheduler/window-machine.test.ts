@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  leastRingBytes,
   leastWindowBytes,
   pinnedCount,
   planWindow,
@@ -70,6 +71,8 @@ class Simulation {
   readonly #order: readonly number[];
   readonly #held: number[] = [];
   #events = 0;
+  /** Offset of each run in the ring. */
+  #places = new Map<number, number>();
 
   constructor(world: World, given?: { plan: WindowPlan; budget: number }) {
     this.#world = world;
@@ -96,8 +99,17 @@ class Simulation {
     for (const action of actions) {
       if (action.type === 'discard') this.disk.discard(action.run);
     }
+    const before = this.#places;
+    this.#places = new Map(state.slots.map(({ run, offset }) => [run, offset]));
     for (const action of actions) {
-      if (action.type === 'read') this.disk.begin(action);
+      if (action.type !== 'read') continue;
+      this.disk.begin(action);
+      const end = action.offset + this.plan.runs[action.run]!.bytes;
+      const again = before.get(action.run) === action.offset;
+      check(
+        action.to === 'home' || again || end <= state.ringBytes,
+        'a read goes behind the end of the ring',
+      );
     }
     this.#checkRing();
     check(++this.#events < 20_000, 'the window makes no progress');
@@ -144,6 +156,9 @@ class Simulation {
       if (this.#random() < this.#world.resizes) {
         const count = Math.floor(this.#random() * (this.plan.runs.length + 1));
         this.dispatch({ type: 'pin', count });
+        const least = leastRingBytes(this.plan);
+        const more = Math.floor((this.#random() * (this.plan.ringBytes - least)) / PAGE) * PAGE;
+        this.dispatch({ type: 'ring', bytes: least + more });
       }
     }
   }

@@ -169,6 +169,36 @@ describe('a window whose budget changes', () => {
     await window.close();
   });
 
+  it('makes the ring smaller where nothing is left to unpin, gives its end back once it was used, and grows again', async () => {
+    const { plan } = manualWindow(6, 4);
+    const { window, source, discarded } = manualWindow(6, 4, { plan: { ...plan, ringBytes: 4 * PAGE } });
+    const started = window.start();
+    for (const tile of [0, 1, 2, 3]) await source.end(tile);
+    await started;
+    expect(window.memoryBytes).toBe(4 * PAGE);
+    const use = async (tile: number): Promise<number> => {
+      const placed = await window.take([tile]);
+      window.release([tile]);
+      await settled();
+      return placed[0]!.offset / PAGE;
+    };
+    window.resize(PAGE);
+    expect(window.stats()).toMatchObject({ pinnedBytes: 0, ringBytes: 2 * PAGE });
+    expect([await use(0), await use(1)]).toEqual([0, 1]);
+    expect([discarded, window.memoryBytes]).toEqual([[], 4 * PAGE]);
+    expect([await use(2), await use(3)]).toEqual([2, 3]);
+    expect([discarded, window.memoryBytes]).toEqual([[2, 3], 2 * PAGE]);
+    expect(window.highestBytes()).toBe(4 * PAGE);
+    await source.end(4);
+    await source.end(5);
+    expect([await use(4), await use(5)]).toEqual([0, 1]);
+    window.resize(4 * PAGE);
+    for (const tile of [0, 1, 2, 3]) await source.end(tile);
+    expect(window.stats()).toMatchObject({ ringBytes: 4 * PAGE });
+    expect([await use(0), await use(1), await use(2), await use(3)].sort()).toEqual([0, 1, 2, 3]);
+    expect(window.memoryBytes).toBe(4 * PAGE);
+  });
+
   it('waits for the end of a pass', async () => {
     const { window, source, discarded } = manualWindow(4, 4);
     const start = window.start();
