@@ -10,6 +10,8 @@ export interface TileReaders {
   readTile(sha256: string, memory: TileMemory): Promise<Uint8Array | undefined>;
   /** A file of a pack (manifest.json, constants.bin, tokenizer.json ...); undefined where it is not here. */
   readPackFile(modelId: string, name: string): Promise<Uint8Array | undefined>;
+  /** An embedding row as it is stored; undefined where it is not here. */
+  readEmbeddingRow(modelId: string, row: number): Promise<Uint8Array | undefined>;
 }
 
 export interface RouteAnswer {
@@ -22,6 +24,8 @@ const TILE = /^\/potluck\/tile\/([0-9a-f]{64})$/;
 /** No slash and no leading dot: a name is a file of the pack's folder. */
 const PACK_FILE = /^\/potluck\/pack\/([0-9a-f]{16,64})\/([A-Za-z0-9][A-Za-z0-9._-]{0,99})$/;
 
+const EMBEDDING_ROW = /^\/potluck\/embedding\/([0-9a-f]{16,64})\/(\d{1,7})$/;
+
 /** Answers GET `path` of the link port, or null where the path is not one of these routes. Rejects where reading fails. */
 export async function tileRoutes(
   path: string,
@@ -33,6 +37,8 @@ export async function tileRoutes(
     // content has this address for ever
     return answer(await readers.readTile(tile[1]!, memory), 'public, max-age=31536000, immutable');
   }
+  const row = EMBEDDING_ROW.exec(path);
+  if (row !== null) return answer(await readers.readEmbeddingRow(row[1]!, Number(row[2])), 'no-cache');
   const file = PACK_FILE.exec(path);
   if (file !== null) return answer(await readers.readPackFile(file[1]!, file[2]!), 'no-cache');
   return null;

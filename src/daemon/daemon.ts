@@ -20,13 +20,14 @@ import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
+import { fetchEmbeddingRow } from './embedding-rows.ts';
 import { httpGetter } from './http-get.ts';
 import type { HubEngine } from './internal-routes.ts';
 import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
 import { MemoryKeeper } from './memory-keeper.ts';
-import { type LocalModel, ModelStore } from './model-store.ts';
+import { type HttpGet, type LocalModel, ModelStore } from './model-store.ts';
 import type { DaemonOptions, RunningDaemon } from './options.ts';
 import { PlanHost } from './plan-host.ts';
 import { processMemory, systemMemory } from './process-memory.ts';
@@ -121,6 +122,7 @@ class Daemon {
       arrivals: this.#arrivals,
       keeper: this.#keeper,
       recover: (model, tile, signal) => this.#recoverTile(model, tile, signal),
+      recoverRow: (model, row) => this.#recoverRow(model, row),
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
@@ -345,16 +347,32 @@ class Daemon {
   }
 
   /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. */
-  async #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
+  #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
+    return this.#askOthers(`Tile ${tile} of ${model.manifest.name}`, signal, (get, late) =>
+      this.#store.refetch(model, tile, get, late),
+    );
+  }
+
+  /** The same for an embedding row. */
+  #recoverRow(model: LocalModel, row: number): Promise<Uint8Array> {
+    const late = AbortSignal.timeout(RECOVER_MILLISECONDS);
+    return this.#askOthers(`Embedding row ${row} of ${model.manifest.name}`, late, (get, signal) =>
+      fetchEmbeddingRow(model, row, get, signal),
+    );
+  }
+
+  async #askOthers<T>(
+    what: string,
+    signal: AbortSignal,
+    ask: (get: HttpGet, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     let last: unknown = new PotluckError('DEVICE_LOST', 'No other device is here.');
     for (const { host, linkPort, name } of this.#running().view().members) {
       const late = AbortSignal.any([signal, AbortSignal.timeout(RECOVER_MILLISECONDS)]);
       try {
-        await this.#store.refetch(model, tile, httpGetter(host, linkPort, PATIENCE), late);
-        this.#log.warn(
-          `Tile ${tile} of ${model.manifest.name} was lost or wrong here: fetched from ${name}.`,
-        );
-        return;
+        const got = await ask(httpGetter(host, linkPort, PATIENCE), late);
+        this.#log.warn(`${what} was lost or wrong here: fetched from ${name}.`);
+        return got;
       } catch (error) {
         signal.throwIfAborted();
         last = error;

@@ -11,7 +11,7 @@ import { TENSOR_PATH, type TensorArrivals } from './tensor-links.ts';
 import { TIMERS } from './timers.ts';
 import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
-/** The port that other devices connect to: control (WebSocket), tensors (raw stream), tiles and pack files (GET). */
+/** The port that other devices connect to: control (WebSocket), tensors (raw stream), tiles, pack files and embedding rows (GET). */
 
 export const CONTROL_PATH = '/potluck/control';
 const DIAL_MILLISECONDS = 5000;

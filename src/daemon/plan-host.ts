@@ -52,6 +52,8 @@ export interface PlanHostOptions {
   readonly keeper: MemoryKeeper;
   /** Gets a tile whose bytes here are lost or wrong from another device. Rejects where none has it. */
   recover(model: LocalModel, tile: number, signal: AbortSignal): Promise<void>;
+  /** The same for an embedding row, whose bytes it resolves to. */
+  recoverRow(model: LocalModel, row: number): Promise<Uint8Array>;
   /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
   onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
@@ -123,7 +125,7 @@ export class PlanHost {
             ? await this.#openHub(plan, part, signal)
             : await this.#openSpoke(plan, part, signal);
       if (star) resources.push(() => star.close());
-      const embed = index === 0 ? await openEmbedding(model, this.#options.disk, resources) : null;
+      const embed = index === 0 ? await openEmbedding(model, this.#options, resources) : null;
       const { device, source } = part;
       this.#open = { plan, model, tiles, device, source, star, embed, close };
       return { kvPages: part.device.kvPages };
@@ -278,7 +280,7 @@ const passLimitsOf = (device: DevicePass) => ({
 
 async function openEmbedding(
   model: LocalModel,
-  disk: DiskAddon | null,
+  { disk, recoverRow }: Pick<PlanHostOptions, 'disk' | 'recoverRow'>,
   resources: (() => Promise<void> | void)[],
 ) {
   if (model.whole === null)
@@ -294,6 +296,7 @@ async function openEmbedding(
     readAt: (offset, target) => readFully(file, path, target, offset),
     checks: await model.whole.embeddingChecks(),
     crc32c: bytes => (disk ? disk.crc32c(bytes) : crc32c(bytes)),
+    recover: id => recoverRow(model, id),
     ...(cached && { readCached: cached.read }),
   });
   return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);

@@ -1,9 +1,10 @@
 import { open } from 'node:fs/promises';
 import type { TileReaders } from '../cluster/tile-routes.ts';
 import { readFully } from '../pack/file-system.ts';
+import { readEmbeddingRow } from './embedding-rows.ts';
 import { CONSTANTS_FILE, type LocalModel, type ModelStore } from './model-store.ts';
 
-/** What this device sends to others: tiles and pack files of the models that it has. */
+/** What this device sends to others: tiles, pack files and embedding rows of the models that it has. */
 export function tileReaders(store: ModelStore): TileReaders {
   return {
     async readTile(sha256, memory) {
@@ -19,6 +20,7 @@ export function tileReaders(store: ModelStore): TileReaders {
       return bytes;
     },
     readPackFile: (id, name) => packFile(store.find(id), name),
+    readEmbeddingRow: (id, row) => readEmbeddingRow(store.find(id), row),
   };
 }
 

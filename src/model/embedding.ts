@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { EMBEDDING_CHECK_BYTES, type Manifest, type ModelShape } from '../pack/manifest.ts';
 import { bf16ToFloat } from '../pack/number-formats.ts';
 
@@ -17,7 +17,9 @@ export interface EmbeddingOptions {
   /** CRC-32C of each row as it is stored; [vocabulary] uint32, little-endian. */
   readonly checks: Uint8Array;
   readonly crc32c: (bytes: Uint8Array) => number;
-  /** The same at once, where that needs no waiting for the disk; false where it would. */
+  /** Gets a row, as it is stored, from elsewhere. Rejects where nobody has it. */
+  readonly recover?: (id: number) => Promise<Uint8Array>;
+  /** `readAt` at once, where that needs no waiting for the disk; false where it would. */
   readonly readCached?: (offset: number, target: Uint8Array) => boolean;
   /** Most bytes of rows that are kept, as they are stored. */
   readonly cacheBytes: number;
@@ -37,7 +39,7 @@ export class Embedding {
 
   /**
    * Writes the rows of `ids`, times the model's embedding scale, to the start of `target`; [ids.length, width] float32. Rejects with BAD_REQUEST where an
-   * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is not what the pack has, read twice, or is no numbers.
+   * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is not what the pack has, or is no numbers.
    */
   async embed(ids: readonly number[], target: Float32Array): Promise<void> {
     const { width, vocabulary } = this.#options.manifest.shape;
@@ -77,28 +79,44 @@ export class Embedding {
     return bytes;
   }
 
+  /** From disk; what is read wrong or not at all once more, then from elsewhere. */
   async #read(id: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(this.#options.manifest.embedding.rowBytes);
-    await this.#options.readAt(this.#offset(id), bytes);
-    if (this.#check(id, bytes) !== null) await this.#options.readAt(this.#offset(id), bytes);
-    const wrong = this.#check(id, bytes);
-    if (wrong !== null) throw wrong;
+    let bytes: Uint8Array = new Uint8Array(this.#options.manifest.embedding.rowBytes);
+    const fault = (await this.#readOnce(id, bytes)) && (await this.#readOnce(id, bytes));
+    if (fault !== null) bytes = await this.#recover(id, fault);
     this.#rows?.set(id, bytes);
     return bytes;
   }
 
-  /** What is wrong with the bytes of row `id`, or null. */
+  /** What is wrong with row `id` on disk, or null. */
+  async #readOnce(id: number, bytes: Uint8Array): Promise<PotluckError | null> {
+    try {
+      await this.#options.readAt(this.#offset(id), bytes);
+    } catch (error) {
+      return asPotluckError(error);
+    }
+    return this.#check(id, bytes);
+  }
+
+  async #recover(id: number, fault: PotluckError): Promise<Uint8Array> {
+    const { recover } = this.#options;
+    if (!recover) throw fault;
+    try {
+      const bytes = await recover(id);
+      const wrong = this.#check(id, bytes);
+      if (wrong) throw wrong;
+      return bytes;
+    } catch (error) {
+      const why = asPotluckError(error).message;
+      throw new PotluckError(fault.code, `${fault.message} It could not be fetched: ${why}`, {
+        cause: error,
+      });
+    }
+  }
+
   #check(id: number, bytes: Uint8Array): PotluckError | null {
     const { checks, crc32c } = this.#options;
-    const at = id * EMBEDDING_CHECK_BYTES;
-    const expected = new DataView(checks.buffer, checks.byteOffset + at).getUint32(0, true);
-    const actual = crc32c(bytes);
-    if (actual === expected) return null;
-    return new PotluckError(
-      'TILE_CORRUPT',
-      `Embedding row ${id} (${bytes.length} bytes at ${this.#offset(id)} of tiles.bin) is not what the pack has: its CRC-32C is ` +
-        `${actual.toString(16)}, it should be ${expected.toString(16)}. Check the disk; fetch the pack anew or pack the checkpoint again.`,
-    );
+    return embeddingFault(id, bytes, checks, crc32c);
   }
 
   /** Byte of tiles.bin. */
@@ -128,4 +146,25 @@ export class Embedding {
         `Embedding row ${id} is not finite numbers: tiles.bin is damaged. Pack the checkpoint again.`,
       );
   }
+}
+
+/**
+ * What is wrong with the stored bytes of embedding row `id`, or null. `checks`: CRC-32C of each row; [vocabulary] uint32,
+ * little-endian.
+ */
+export function embeddingFault(
+  id: number,
+  bytes: Uint8Array,
+  checks: Uint8Array,
+  crc32c: (bytes: Uint8Array) => number,
+): PotluckError | null {
+  const at = checks.byteOffset + id * EMBEDDING_CHECK_BYTES;
+  const expected = new DataView(checks.buffer, at).getUint32(0, true);
+  const actual = crc32c(bytes);
+  if (actual === expected) return null;
+  return new PotluckError(
+    'TILE_CORRUPT',
+    `Embedding row ${id} (${bytes.length} bytes) is not what the pack has: its CRC-32C is ${actual.toString(16)}, it should be ` +
+      `${expected.toString(16)}. Check the disk of tiles.bin; fetch the pack anew or pack the checkpoint again.`,
+  );
 }

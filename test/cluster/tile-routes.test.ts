@@ -11,6 +11,10 @@ const readers = {
     asked.push(`${id} ${name}`);
     return Promise.resolve(name === 'manifest.json' ? new Uint8Array([4]) : undefined);
   },
+  readEmbeddingRow: (id: string, row: number) => {
+    asked.push(`${id} row ${row}`);
+    return Promise.resolve(row < 10 ? new Uint8Array([row]) : undefined);
+  },
 };
 
 describe('tileRoutes', () => {
@@ -23,6 +27,12 @@ describe('tileRoutes', () => {
     expect(await tileRoutes('/potluck/pack/0123456789abcdef/manifest.json', readers)).toMatchObject({
       status: 200,
     });
+  });
+
+  it('serves embedding rows', async () => {
+    const found = await tileRoutes('/potluck/embedding/0123456789abcdef/7', readers);
+    expect(found).toMatchObject({ status: 200, bytes: new Uint8Array([7]) });
+    expect((await tileRoutes('/potluck/embedding/0123456789abcdef/70', readers))?.status).toBe(404);
   });
 
   it('says what is not here', async () => {
@@ -40,6 +50,10 @@ describe('tileRoutes', () => {
       '/potluck/pack/0123456789abcdef/../../secret',
       '/potluck/pack/0123456789abcdef/.hidden',
       '/potluck/pack/../x',
+      '/potluck/embedding/0123456789abcdef/-1',
+      '/potluck/embedding/0123456789abcdef/1e3',
+      '/potluck/embedding/0123456789abcdef/12345678',
+      '/potluck/embedding/x/1',
       `/potluck/pack/0123456789abcdef/${'x'.repeat(101)}`,
     ]) {
       expect(await tileRoutes(path, readers), path).toBeNull();

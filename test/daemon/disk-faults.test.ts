@@ -2,7 +2,8 @@ import { cp, mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { generate } from '../../src/cli/api-client.ts';
+import { fetchStatus, generate } from '../../src/cli/api-client.ts';
+import { ChildDaemon } from '../../src/cli/emulate/child-daemon.ts';
 import type { Emulation } from '../../src/cli/emulate/emulation.ts';
 import { startEmulation } from '../../src/cli/emulate/emulation.ts';
 import { builtInModel } from '../../src/cli/project.ts';
@@ -111,4 +112,37 @@ test('embedding rows damaged under a device are a clear error to the request, an
   await flip();
   expect(await ask(emulation)).toHaveLength(12);
   expect((await emulation.status(0)).state).toBe('serving');
+});
+
+test('embedding rows damaged on the hub come from another device that has the pack, with the same answer', {
+  timeout: 60_000,
+}, async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  const damaged = join(folder, 'damaged');
+  await cp(builtInModel(), damaged, { recursive: true });
+  const whole = await emulated({ devices: 1 }, ask);
+  const started: ChildDaemon[] = [];
+  onTestFinished(async () => {
+    await Promise.all(started.map(daemon => daemon.stop()));
+  });
+  const start = async (name: string, model: string) => {
+    const [peer] = started;
+    const args = [
+      ...['--name', name, '--cluster', `rows-${process.pid}`, '--no-discovery', '--threads', '1'],
+      ...['--model', model, '--port', '0', '--link-port', '0', '--data', join(folder, name)],
+      ...(peer ? ['--peer', `127.0.0.1:${peer.announcement.linkPort}`] : []),
+    ];
+    const daemon = new ChildDaemon(name, args, folder);
+    started.push(daemon);
+    await daemon.listening(AbortSignal.timeout(20_000));
+    return daemon.announcement.apiUrl;
+  };
+  const hub = await start('hub', damaged);
+  await start('other', builtInModel());
+  const { embedding } = readManifest(await readFile(join(damaged, 'manifest.json')), 'manifest.json');
+  const { offset, rowBytes, bytes } = embedding;
+  await damage(join(damaged, 'tiles.bin'), rowBytes, offset + 77, offset + bytes);
+  await expect.poll(async () => (await fetchStatus(hub)).devices.length, { timeout: 20_000 }).toBe(2);
+  expect((await generate(hub, promptTokens(20), 12, [])).tokens).toEqual(whole);
 });

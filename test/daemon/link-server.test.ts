@@ -27,6 +27,7 @@ async function serve(patience: TransferPatience) {
     readers: {
       readTile: async (sha256, memory) => memory(sha256.startsWith('b') ? 4096 : LARGE),
       readPackFile: async () => undefined,
+      readEmbeddingRow: async () => undefined,
     },
     onControl: socket => socket.close(),
     onError: error => {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
+import { PotluckError } from '../../src/errors/errors.ts';
 import { Embedding } from '../../src/model/embedding.ts';
 import { writeBf16Row, writeInt8Row } from '../../src/model/quantize-embedding.ts';
 
@@ -12,6 +13,7 @@ function open(
   format: 'bf16' | 'int8',
   cacheBytes: number,
   inPageCache: (offset: number) => boolean = () => false,
+  recover?: (id: number, right: Uint8Array) => Promise<Uint8Array>,
 ) {
   const rowBytes = format === 'bf16' ? 2 * width : 4 + width;
   const file = new Uint8Array(100 + 6 * rowBytes);
@@ -27,8 +29,9 @@ function open(
       crcs.setUint32(4 * id, crc32c(file.subarray(100 + id * rowBytes, 100 + (id + 1) * rowBytes)), true);
   };
   seal();
+  const whole = file.slice();
   let reads = 0;
-  const world = { flipped: 0, cacheIsWrong: false };
+  const world = { flipped: 0, cacheIsWrong: false, broken: 0 };
   const embedding = new Embedding({
     manifest: {
       shape: { width, vocabulary: 6, embeddingScale: 1 },
@@ -36,6 +39,7 @@ function open(
     },
     readAt: async (offset, target) => {
       reads++;
+      if (world.broken-- > 0) throw new PotluckError('DISK_READ', 'EIO');
       target.set(file.subarray(offset, offset + target.length));
       if (world.flipped > 0) {
         world.flipped--;
@@ -51,6 +55,9 @@ function open(
       return true;
     },
     cacheBytes,
+    ...(recover && {
+      recover: (id: number) => recover(id, whole.slice(100 + id * rowBytes, 100 + (id + 1) * rowBytes)),
+    }),
   });
   return { embedding, file, world, seal, reads: () => reads };
 }
@@ -129,7 +136,7 @@ test.each(['bf16', 'int8'] as const)(
       file[at]! ^= 1 << (bit & 7);
       await expect(embedding.embed([1, 3], new Float32Array(2 * width))).rejects.toMatchObject({
         code: 'TILE_CORRUPT',
-        message: expect.stringContaining(`row 3 (${rowBytes} bytes at ${100 + 3 * rowBytes} of tiles.bin)`),
+        message: expect.stringContaining(`row 3 (${rowBytes} bytes)`),
       });
       file[at]! ^= 1 << (bit & 7);
     }
@@ -157,4 +164,40 @@ test('a row that is wrong in the page cache is read from disk', async () => {
   await embedding.embed([2], target);
   expect([...target]).toEqual([...table[2]!]);
   expect(reads()).toBe(1);
+});
+
+test('a row that stays wrong, or cannot be read, comes from elsewhere, once while it is kept', async () => {
+  const asked: number[] = [];
+  const { embedding, file, world } = open('bf16', 1 << 20, undefined, async (id, right) => {
+    asked.push(id);
+    return right;
+  });
+  const target = new Float32Array(width);
+  file[100 + 3 * 2 * width]! ^= 1;
+  for (let time = 0; time < 2; time++) {
+    await embedding.embed([3], target);
+    expect([...target]).toEqual([...table[3]!]);
+  }
+  world.broken = 1;
+  await embedding.embed([4], target);
+  expect(asked).toEqual([3]);
+  world.broken = 2;
+  await embedding.embed([5], target);
+  expect([...target]).toEqual([...table[5]!]);
+  expect(asked).toEqual([3, 5]);
+});
+
+test('what comes from elsewhere is checked as well, and where nobody has the row the error says both', async () => {
+  const damaged = open('bf16', 0, undefined, async (_, right) => right.fill(1, 0, 1));
+  damaged.file[100]! ^= 1;
+  const target = new Float32Array(width);
+  await expect(damaged.embedding.embed([0], target)).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
+  const alone = open('bf16', 0, undefined, () =>
+    Promise.reject(new PotluckError('DEVICE_LOST', 'nobody here')),
+  );
+  alone.world.broken = 2;
+  await expect(alone.embedding.embed([0], target)).rejects.toMatchObject({
+    code: 'DISK_READ',
+    message: 'EIO It could not be fetched: nobody here',
+  });
 });
