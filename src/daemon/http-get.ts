@@ -1,5 +1,6 @@
 import { get, type IncomingMessage } from 'node:http';
 import { ERRORS, PotluckError } from '../errors/errors.ts';
+import { receivedBytes } from './small-heap.ts';
 import { TIMERS } from './timers.ts';
 import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
@@ -11,6 +12,7 @@ const IDLE_MILLISECONDS = 15_000;
  * slower than `patience` allows.
  */
 export function httpGetter(host: string, port: number, patience: TransferPatience) {
+  const received = receivedBytes();
   return (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> =>
     new Promise((resolve, reject) => {
       const from = `GET ${path} from ${host}:${port}`;
@@ -20,7 +22,7 @@ export function httpGetter(host: string, port: number, patience: TransferPatienc
         const bytes = Number(response.headers['content-length'] ?? Number.NaN);
         if (response.statusCode === 200 && bytes >= 0) {
           limitTime(response, transferMilliseconds(bytes, patience), lost);
-          return resolve(response);
+          return resolve(counted(response, received));
         }
         response.destroy();
         if (response.statusCode === ERRORS.BUSY.status)
@@ -44,4 +46,15 @@ function limitTime(
     milliseconds,
   );
   response.once('close', () => TIMERS.clearTimeout(timer));
+}
+
+/** What a socket gives is collected every few megabytes, see small-heap.ts. */
+async function* counted(
+  response: IncomingMessage,
+  received: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  for await (const part of response as AsyncIterable<Uint8Array>) {
+    yield part;
+    received(part.length);
+  }
 }
