@@ -1,5 +1,4 @@
-import { cp, mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { fetchStatus, generate } from '../../src/cli/api-client.ts';
@@ -8,6 +7,7 @@ import type { Emulation } from '../../src/cli/emulate/emulation.ts';
 import { startEmulation } from '../../src/cli/emulate/emulation.ts';
 import { builtInModel } from '../../src/cli/project.ts';
 import { readManifest } from '../../src/pack/read-manifest.ts';
+import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { emulated, promptTokens } from './emulated.ts';
 
 const ask = async (emulation: Emulation): Promise<readonly number[]> =>
@@ -17,6 +17,13 @@ const ask = async (emulation: Emulation): Promise<readonly number[]> =>
 async function dataFolder(pid: number): Promise<string> {
   const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
   return args[args.indexOf('--data') + 1]!;
+}
+
+/** The built-in pack in a folder of its own. */
+async function copyOfModel(): Promise<string> {
+  const folder = await temporaryFolder();
+  await cp(builtInModel(), folder, { recursive: true });
+  return folder;
 }
 
 /** Flips a bit in every 64 KiB of a file, or in every `step` bytes from `start` to `end`. */
@@ -65,9 +72,7 @@ test.skipIf(process.platform !== 'linux')(
 test('a pack damaged under a device alone is a clear error to the request, and no more once it is mended', {
   timeout: 60_000,
 }, async () => {
-  const model = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
-  onTestFinished(() => rm(model, { recursive: true, force: true }));
-  await cp(builtInModel(), model, { recursive: true });
+  const model = await copyOfModel();
   const tiles = join(model, 'tiles.bin');
   const emulation = await startEmulation({
     model,
@@ -91,9 +96,7 @@ test('a pack damaged under a device alone is a clear error to the request, and n
 test('embedding rows damaged under a device are a clear error to the request, and no more once they are mended', {
   timeout: 60_000,
 }, async () => {
-  const model = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
-  onTestFinished(() => rm(model, { recursive: true, force: true }));
-  await cp(builtInModel(), model, { recursive: true });
+  const model = await copyOfModel();
   const { embedding } = readManifest(await readFile(join(model, 'manifest.json')), 'manifest.json');
   const emulation = await startEmulation({ model, devices: 1, threads: 1, deadline: 60_000 });
   onTestFinished(() => emulation.stop());
@@ -117,10 +120,8 @@ test('embedding rows damaged under a device are a clear error to the request, an
 test('embedding rows damaged on the hub come from another device that has the pack, with the same answer', {
   timeout: 60_000,
 }, async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'potluck-faults-'));
-  onTestFinished(() => rm(folder, { recursive: true, force: true }));
-  const damaged = join(folder, 'damaged');
-  await cp(builtInModel(), damaged, { recursive: true });
+  const folder = await temporaryFolder();
+  const damaged = await copyOfModel();
   const whole = await emulated({ devices: 1 }, ask);
   const started: ChildDaemon[] = [];
   onTestFinished(async () => {
