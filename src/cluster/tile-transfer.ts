@@ -17,8 +17,8 @@ export interface WantedTile {
 export interface TileSink {
   /** Takes a tile; rejects with TILE_CORRUPT where the bytes do not have the hash. `bytes` are used again afterwards. */
   write(hash: string, bytes: Uint8Array): Promise<void>;
-  /** Resolves when all that was taken is kept, whatever happens to this device. */
-  confirm(): Promise<void>;
+  /** Resolves when these tiles, which were taken, are kept, whatever happens to this device. */
+  confirm(hashes: readonly string[]): Promise<void>;
 }
 
 /** An HTTP GET at the hub: the body of a 200, else it rejects. */
@@ -64,7 +64,7 @@ export async function fetchTiles(
   );
   // all of them have ended when this rejects, so nothing is written later
   const failed = (await Promise.allSettled(workers)).find(result => result.status === 'rejected');
-  const confirmed = sink.confirm();
+  const confirmed = sink.confirm(failed === undefined ? tiles.map(({ hash }) => hash) : []);
   if (failed === undefined) return confirmed;
   // What failed first is what is told.
   await Promise.allSettled([confirmed]);

@@ -159,10 +159,18 @@ export class TileCache {
 
   /**
    * Resolves when every tile that was written is there and would survive a loss of power. Rejects with DISK_WRITE; the tiles are
-   * then forgotten.
+   * then forgotten. So it does where one of `hashes` is not there: an earlier group failed, whoever was told of it.
    */
-  confirm(): Promise<void> {
-    return this.#inTurn(() => this.#confirm());
+  confirm(hashes: readonly string[]): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#confirm();
+      const lost = hashes.find(hash => !this.#slots.has(hash));
+      if (lost !== undefined)
+        throw new PotluckError(
+          'DISK_WRITE',
+          `${this.#dataPath}: tile ${lost.slice(0, 16)} could not be kept. It will be fetched again.`,
+        );
+    });
   }
 
   /**

@@ -53,7 +53,7 @@ async function addReceived(): Promise<string> {
     await readFully(data, pack.tilesPath, bytes, tile.offset);
     await cache.write(tile.sha256, bytes);
   }
-  await cache.confirm();
+  await cache.confirm([]);
   await data.close();
   await cache.close();
   return device;

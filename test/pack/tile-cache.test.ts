@@ -18,7 +18,7 @@ type Tile = ReturnType<typeof tile>;
 
 async function put(cache: TileCache, ...tiles: Tile[]): Promise<void> {
   for (const { hash, bytes } of tiles) await cache.write(hash, bytes);
-  await cache.confirm();
+  await cache.confirm(tiles.map(({ hash }) => hash));
 }
 
 async function readBack(cache: TileCache, hash: string): Promise<Uint8Array> {
@@ -178,7 +178,7 @@ test('data is synced before its line, and a line before its slot is used again; 
     ...['write tiles.bin', 'write tiles.bin', ...kept],
     ...['write index.txt', 'datasync index.txt', 'write tiles.bin', ...kept],
   ]);
-  await cache.confirm();
+  await cache.confirm([]);
   expect(calls).toHaveLength(11);
   await cache.close();
 });
@@ -193,7 +193,7 @@ test('a tile is there once it was confirmed, not before', async () => {
   expect([cache.has(b.hash), cache.hashes()]).toEqual([false, [a.hash]]);
   expect(cache.bytes).toBe(3 * 4096);
   await cache.remove([b.hash]);
-  await cache.confirm();
+  await cache.confirm([]);
   expect(cache.hashes()).toEqual([a.hash, c.hash]);
   await cache.write(b.hash, b.bytes);
   await cache.close();
@@ -248,14 +248,31 @@ test.each(['write tiles.bin', 'datasync tiles.bin', 'write index.txt', 'datasync
   },
 );
 
+test('tiles of a group that failed under another call are not confirmed', async () => {
+  let failing = false;
+  const fileSystem = faulty(call => {
+    if (failing && call === 'datasync') throw noSpace();
+  });
+  const cache = await open(await temporaryFolder(), fileSystem);
+  const [a, b] = [tile(1), tile(2)];
+  await cache.write(a.hash, a.bytes);
+  failing = true;
+  await expect(put(cache, b)).rejects.toMatchObject({ code: 'DISK_WRITE' });
+  failing = false;
+  await expect(cache.confirm([a.hash])).rejects.toMatchObject({ code: 'DISK_WRITE' });
+  await put(cache, a);
+  expect(cache.hashes()).toEqual([a.hash]);
+  await cache.close();
+});
+
 test('a data file that is removed while tiles wait to be confirmed is an error, and the cache goes on', async () => {
   const folder = await temporaryFolder();
   const [a, b] = [tile(1), tile(2)];
   const cache = await open(folder);
   await cache.write(a.hash, a.bytes);
   await fs.rm(join(folder, 'tiles.bin'));
-  await expect(cache.confirm()).rejects.toMatchObject({ code: 'DISK_WRITE' });
-  await cache.confirm();
+  await expect(cache.confirm([])).rejects.toMatchObject({ code: 'DISK_WRITE' });
+  await cache.confirm([]);
   await put(cache, b);
   expect(cache.hashes()).toEqual([b.hash]);
   await readBack(cache, b.hash);
