@@ -39,12 +39,15 @@ export interface OpenMemory extends PlanNeeds {
   };
 }
 
-/** Room for what the first requests of a plan make the process grow, before that was seen. */
-const FIRST_RESERVE = 24 << 20;
-/** Room for what a daemon takes from its start until its first plan beside the tokenizer: links, compiled code, the engine. */
-const START_GROWTH = 28 << 20;
-/** Room for what it may grow between two looks, once it works as it always does. */
-const STEADY_RESERVE = 10 << 20;
+/**
+ * What a daemon takes more than at its start, once it has done everything, beside the tokenizer. Measured: up to 5 MiB until the first
+ * plan, 14 of code that is compiled for requests, 14 for the worker that renders chats.
+ */
+const GROWTH = 36 << 20;
+/** Room that a start leaves for plans of several devices, which have links and frames, and for more positions than the least. */
+const LATER_PLANS = 8 << 20;
+/** Room for what it may grow between two looks, once it works as it always does: that worker may start. */
+const STEADY_RESERVE = 14 << 20;
 /** From this many passes on it does. */
 const STEADY_PASSES = 48;
 /** Looks over which the largest size counts: a minute at two a second. */
@@ -60,6 +63,8 @@ export class MemoryKeeper {
   readonly #options: MemoryKeeperOptions;
   readonly #first: number | null;
   #budget: number | null;
+  /** What the process is expected to take beside a plan in the end. */
+  #expected: number;
   #open: OpenMemory | null = null;
   #accounted: Accounted | null = null;
   /** What the process took beside the plan, at the last looks. */
@@ -78,6 +83,7 @@ export class MemoryKeeper {
     this.#first = budget === 'auto' ? firstBudget(system(), count().residentBytes) : budget;
     this.#budget = this.#first;
     this.look();
+    this.#expected = this.#processBytes() + GROWTH;
   }
 
   /** The budget now; `--memory auto` changes it. */
@@ -100,7 +106,7 @@ export class MemoryKeeper {
 
   /** Bytes for weights, whatever the model; Infinity without a budget. */
   get weightBytes(): number {
-    const own = this.#budget === null ? Infinity : this.#budget - this.#processBytes() - FIRST_RESERVE;
+    const own = this.#budget === null ? Infinity : this.#budget - this.#processBytes() - this.#reserve();
     return Math.max(0, Math.min(own, this.#options.windowBytes ?? Infinity));
   }
 
@@ -110,13 +116,14 @@ export class MemoryKeeper {
    */
   check(needs: PlanNeeds, tokenizerBytes: number): void {
     this.look();
-    this.#make(needs, null, FIRST_RESERVE + START_GROWTH + tokenizerBytes, 0);
+    this.#expected = this.#processBytes() + GROWTH + tokenizerBytes;
+    this.#make(needs, null, this.#reserve() + LATER_PLANS);
   }
 
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */
   plan(needs: PlanNeeds): Accounted {
     this.look();
-    return this.#make(needs, null, FIRST_RESERVE);
+    return this.#make(needs, null, this.#reserve());
   }
 
   /** From now on the window is kept to the account. Throws MEMORY_TOO_SMALL. */
@@ -127,7 +134,7 @@ export class MemoryKeeper {
     this.#looks = [];
     this.#open = open;
     this.look();
-    this.#accounted = this.#make(open, open.activationBytes, FIRST_RESERVE);
+    this.#accounted = this.#make(open, open.activationBytes, this.#reserve());
     this.#resize(this.#accounted.account.weights);
     return this.#accounted;
   }
@@ -192,6 +199,11 @@ export class MemoryKeeper {
     return Math.max(...this.#looks);
   }
 
+  /** Room for what the first requests of a plan make the process grow: what was not seen yet of all that it ever grows. */
+  #reserve(): number {
+    return Math.max(STEADY_RESERVE, this.#expected - this.#processBytes());
+  }
+
   /** Memory that the plan takes, with so many bytes of tiles. */
   #regions(tiles: number): number {
     const open = this.#open;
@@ -222,12 +234,11 @@ export class MemoryKeeper {
   #adjust(): void {
     const open = this.#open;
     if (!open) return;
-    const reserve = this.#passes >= STEADY_PASSES ? STEADY_RESERVE : FIRST_RESERVE;
     try {
       const accounted = this.#make(
         open,
         open.activationBytes,
-        reserve,
+        this.#passes >= STEADY_PASSES ? STEADY_RESERVE : this.#reserve(),
         this.#kvPagesUsed,
         this.#logitRowsUsed,
       );

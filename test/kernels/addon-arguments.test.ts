@@ -151,6 +151,9 @@ describe('setBatch', () => {
       RangeError,
     );
     expect(() => addon.setBatch(model, ints(0), ints(0), ints(), ints(), ...rest)).toThrow(RangeError);
+    // the scratch for scores is no longer than all pages
+    const twice = ints(0, 1, 2, 3, 4, 0);
+    expect(() => addon.setBatch(model, ints(0), ints(0), twice, ints(0, 6), ...rest)).toThrow(/more pages/);
     setBatch([0, 17, 3], [0, 0, 1], [1, 2]);
   });
 });

@@ -24,8 +24,11 @@ const char* page_table_problem(const Batch& b, const Model& m) {
   if (b.page_table_starts.empty() || b.page_table_starts.front() != 0 ||
       b.page_table_starts.back() != int32_t(b.pages.size()))
     return "page table starts do not span the pages";
-  for (size_t i = 1; i < b.page_table_starts.size(); i++)
+  for (size_t i = 1; i < b.page_table_starts.size(); i++) {
     if (b.page_table_starts[i] < b.page_table_starts[i - 1]) return "page table starts fall";
+    if (b.page_table_starts[i] - b.page_table_starts[i - 1] > m.limits.kv_pages)
+      return "a sequence has more pages than there are";
+  }
   for (int32_t page : b.pages)
     if (page < 0 || page >= m.limits.kv_pages) return "a page is not from 0 to kvPages - 1";
   return nullptr;
