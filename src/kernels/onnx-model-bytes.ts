@@ -81,7 +81,7 @@ export type ProductWeights =
       readonly values: Float32Array;
     };
 
-/** 0: activations stay float32. 4: they are quantized to int8 in groups of 32, as docs/numerics.md does. */
+/** 0: activations stay float32. 4: they are quantized to int8 in groups of 32 (the native kernels: blocks of 128). */
 export type AccuracyLevel = 0 | 4;
 
 /** The model with input 'x' and output 'y'. `accuracyLevel` is for w4. */

@@ -4,11 +4,17 @@ import { embedded, type SmallModel } from './small-model.ts';
 
 type Rows = Float64Array[];
 
+interface Rounded extends SmallModel {
+  /** Columns of an input that have one scale. */
+  readonly rounded: number;
+}
+
 /**
  * The logits of every position of one sequence, in double precision, without fixed point. With w4 the inputs of matrices
- * are rounded to int8; keys and values of 16 bits to halves, as the store does, those of fewer not at all.
+ * are rounded to int8, `rounded` columns together; keys and values of 16 bits to halves, as the store does, those of fewer not at all.
  */
-export function oracleLogits(small: SmallModel, sequence: number, tokens: number): Rows {
+export function oracleLogits(model: SmallModel, sequence: number, tokens: number, rounded = 128): Rows {
+  const small: Rounded = { ...model, rounded };
   const { shape } = small;
   const residual = Array.from({ length: tokens }, (_, t) =>
     Float64Array.from(embedded(shape.width, sequence, t)),
@@ -49,14 +55,14 @@ function normed(
   });
 }
 
-/** The input of a matrix: with w4 rotated where the model is, and rounded in groups of 32. */
-function asInput(small: SmallModel, values: Float64Array, alreadyRotated = false): Float64Array {
+/** The input of a matrix: with w4 rotated where the model is, and rounded. */
+function asInput(small: Rounded, values: Float64Array, alreadyRotated = false): Float64Array {
   if (small.shape.weights === 'bf16') return values;
   const x = small.shape.hadamard === 0 || alreadyRotated ? values : hadamard(values);
   const out = x.slice();
-  for (let g = 0; g < x.length; g += 32) {
-    const step = x.subarray(g, g + 32).reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
-    for (let i = g; i < Math.min(g + 32, x.length); i++) out[i] = Math.round(x[i]! / step) * step;
+  for (let g = 0; g < x.length; g += small.rounded) {
+    const step = x.subarray(g, g + small.rounded).reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
+    for (let i = g; i < Math.min(g + small.rounded, x.length); i++) out[i] = Math.round(x[i]! / step) * step;
   }
   return out;
 }
@@ -87,7 +93,7 @@ function rotated(x: Float64Array, position: number, frequencies: readonly number
   return out;
 }
 
-function attentionHalf(small: SmallModel, layer: number, x: Rows): Rows {
+function attentionHalf(small: Rounded, layer: number, x: Rows): Rows {
   const { shape } = small;
   const { headDim } = shape;
   const { frequencies } = shape.rotations[0]!;
@@ -122,7 +128,7 @@ function attend(q: Float64Array, keys: Rows, values: Rows): Float64Array {
   return q.map((_, d) => weights.reduce((sum, weight, t) => sum + weight * values[t]![d]!, 0) / total);
 }
 
-function ffnHalf(small: SmallModel, layer: number, x: Rows): Rows {
+function ffnHalf(small: Rounded, layer: number, x: Rows): Rows {
   const { shape } = small;
   const out = x.map(() => new Float64Array(shape.width));
   for (let index = 0; index < tileCount(shape, 'ffn'); index++) {

@@ -35,7 +35,9 @@ describe.each(variants)('%s', kernel => {
         expect(bias).toEqual(expectedBias);
         x.forEach((value, i) => {
           const group = Math.floor(i / 32);
-          const most = x.subarray(group * 32, group * 32 + 32).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+          const alike = bits === 8 ? 128 : 32; // values with one scale
+          const from = i - (i % alike);
+          const most = x.subarray(from, from + alike).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
           const step = most / (bits === 8 ? 127 : 8);
           const least = size < 1e-30 ? size : 0; // under 2^-100 everything is zero
           // 8 steps are cut off at one side; a fitted scale moves each of q steps.
@@ -52,23 +54,25 @@ describe.each(variants)('%s', kernel => {
   it.each([8, 4] as const)(
     'quantizes zeros to zeros in %i bits, what is not finite reaches the scale',
     bits => {
-      const x = new Float32Array(32 * 4);
-      x[32] = Number.NaN;
-      x[32 + 5] = INFINITY;
-      x[64 + 9] = -INFINITY;
-      x[96 + 31] = -2;
-      const q = new Int8Array(128);
-      const expectedQ = new Int8Array(128);
-      const scale = new Float32Array(4);
-      const bias = new Int32Array(4);
+      const alike = bits === 8 ? 128 : 32; // values with one scale
+      const x = new Float32Array(alike * 4);
+      x[alike] = Number.NaN;
+      x[alike + 5] = INFINITY;
+      x[2 * alike + 9] = -INFINITY;
+      x[4 * alike - 1] = -2;
+      const q = new Int8Array(x.length);
+      const expectedQ = new Int8Array(x.length);
+      const scale = new Float32Array(x.length / 32);
+      const bias = new Int32Array(x.length / 32);
       addon.testQuantize(kernel, x, bits, q, scale, bias);
-      addon.testQuantize('reference', x, bits, expectedQ, new Float32Array(4), new Int32Array(4));
+      addon.testQuantize('reference', x, bits, expectedQ, scale.slice(), bias.slice());
       expect(q).toEqual(expectedQ);
       const last = bits === 8 ? Math.fround(2 / 127) : 2 / 8;
-      expect([...scale].map(Math.abs)).toEqual([0, Number.NaN, INFINITY, last]);
+      const expected = [0, Number.NaN, INFINITY, last].flatMap(value => new Array(alike / 32).fill(value));
+      expect([...scale].map(Math.abs)).toEqual(expected);
       expect(bias[0]).toBe(0);
-      expect(bias[3]).toBe(8 * (bits === 8 ? 127 : 8));
-      expect(q[127]).toBe(bits === 8 ? -127 : -8);
+      expect(bias.at(-1)).toBe(8 * (bits === 8 ? 127 : 8));
+      expect(q.at(-1)).toBe(bits === 8 ? -127 : -8);
     },
   );
 

@@ -77,6 +77,8 @@ struct Lanes {
   static F floats(I x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
   static I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
   static F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+  static I load_int(const int32_t* p) { return bits(load(reinterpret_cast<const float*>(p))); }
+  static void store_int(int32_t* p, I v) { store(reinterpret_cast<float*>(p), floats(v)); }
   static I load_int_n(const int32_t* p, int n) { return bits(load_n(reinterpret_cast<const float*>(p), n)); }
   static void store_int_n(int32_t* p, I v, int n) { store_n(reinterpret_cast<float*>(p), floats(v), n); }
   static I add_int(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }

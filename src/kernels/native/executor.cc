@@ -64,14 +64,13 @@ void ThreadRun::quantize_into(float* x, const float* a4, const Rows& rows, int64
 
 void ThreadRun::quantize_groups(const float* x, const float* a4, int64_t groups, const Rows& rows, int64_t row,
                                 int64_t group) {
-  constexpr int64_t kPerLevel = kLevelChannels / kGroup;
   const size_t columns = rows.quantized.columns;
   uint8_t* at = rows.quantized.base + size_t(row) * rows.quantized.stride;
   float* scale = reinterpret_cast<float*>(at + columns);
   int32_t* bias = reinterpret_cast<int32_t*>(scale + columns / 32);
   for (const int64_t end = group + groups; group < end;) {
-    const int64_t level = group / kPerLevel, count = std::min(end, (level + 1) * kPerLevel) - group;
-    (a4[level] != 0 ? kernels_.quantize4 : kernels_.quantize8)(x, int(count), reinterpret_cast<int8_t*>(at) + group * kGroup,
+    const int64_t block = group / kBlockGroups, count = std::min(end, (block + 1) * kBlockGroups) - group;
+    (a4[block] != 0 ? kernels_.quantize4 : kernels_.quantize8)(x, int(count), reinterpret_cast<int8_t*>(at) + group * kGroup,
                                                                scale + group, bias + group);
     x += count * kGroup;
     group += count;

@@ -13,12 +13,16 @@ namespace potluck {
 // Most tokens of one matmul call.
 constexpr int kTokenChunk = 16;
 
-// Rows of activations quantized in groups of 32; row t starts at base + t * stride and has
+// Groups of 32 columns of a block of 128, which has activations of 4 bits or of 8; the last block of a row may have fewer.
+constexpr int kBlockGroups = 4;
+
+// Rows of quantized activations; row t starts at base + t * stride and has
 // q: int8 [columns], scale: float [columns / 32], bias: int32 [columns / 32] = -8 * sum of q in the group.
 struct QuantizedRows {
   uint8_t* base;
-  size_t stride;   // bytes, a multiple of 64
-  size_t columns;  // padded to 32
+  size_t stride;    // bytes, a multiple of 64
+  size_t columns;   // padded to 32
+  const float* a4;  // [blocks of 128]: 1 for 4 bits, where each group has a scale of its own, 0 for 8 bits, where all have the same
 };
 
 static inline size_t quantized_row_bytes(size_t columns) { return (columns + columns / 32 * 8 + 63) / 64 * 64; }
@@ -77,7 +81,8 @@ struct Kernels {
   void (*bf16_matmul)(const uint8_t* panel, int blocks, int columns, const float* x, size_t x_stride, int tokens,
                       float* out, size_t out_stride);
 
-  // x: [groups * 32]; to 8 bits, -127 .. 127, and to 4 bits, -8 .. 7.
+  // x: [groups * 32]; to 8 bits, -127 .. 127, where each block of 128 has one scale (written for each of its groups), and to
+  // 4 bits, -8 .. 7, where each 32 have one.
   void (*quantize8)(const float* x, int groups, int8_t* q, float* scale, int32_t* bias);
   void (*quantize4)(const float* x, int groups, int8_t* q, float* scale, int32_t* bias);
   // Each 32 of x become H x, H the Hadamard matrix of +1 and -1.

@@ -62,6 +62,8 @@ struct Lanes {
   static F floats(I a) { return _mm512_castsi512_ps(a); }
   static I to_int(F a) { return _mm512_cvtps_epi32(a); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+  static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store_int(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
   static I load_int_n(const int32_t* p, int n) { return _mm512_maskz_loadu_epi32(first(n), p); }
   static void store_int_n(int32_t* p, I v, int n) { _mm512_mask_storeu_epi32(p, first(n), v); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }

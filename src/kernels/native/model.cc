@@ -28,7 +28,7 @@ void Model::place(uint8_t* base, size_t* bytes) {
   auto rows = [&](Rows* r, size_t count, size_t columns) {
     if (w4) {
       const size_t stride = quantized_row_bytes(columns);
-      r->quantized = QuantizedRows{take(count * stride), stride, columns};
+      r->quantized = QuantizedRows{take(count * stride), stride, columns, nullptr};
     } else {
       r->stride = columns;
       r->floats = floats(count * columns);
@@ -61,7 +61,7 @@ void Model::place(uint8_t* base, size_t* bytes) {
   route_weights = floats(tokens * size_t(shape.experts_per_token));
   square_factors = floats(tokens * 2);
   for (ThreadScratch& t : threads) {
-    t.block = floats(size_t(kMostOutputs) * 16);
+    t.block = floats(size_t(kTokenChunk) * kHiddenBlocks * 16);
     t.row = floats(width);
     t.sum = floats(width);
     t.head = floats(size_t(round_up(shape.head_dim, kGroup)));

@@ -13,6 +13,8 @@
 
 namespace potluck {
 
+static_assert(kLevelChannels == kBlockGroups * kGroup, "a block of 128 channels has one level");
+
 // A pool of threads and the kernels that they run.
 struct Engine {
   Engine(int threads, const Kernels* k) : kernels(k), pool(threads) {}
@@ -22,12 +24,15 @@ struct Engine {
 
 // Row blocks of one matmul call for kTokenChunk tokens, at most.
 constexpr int kMostBlocks = 8;
-// Outputs of one matmul call for any number of tokens, at most, in row blocks.
+// Outputs of one matmul call for any number of tokens, in row blocks, where an item can have so few: they stay in the nearest
+// cache.
 constexpr int kMostOutputs = kTokenChunk * kMostBlocks;
+// Row blocks of the gate and up panel that make 128 hidden columns: gate, up, gate, up for each 32.
+constexpr int kHiddenBlocks = 4 * kBlockGroups;
 
 // What one thread works in.
 struct ThreadScratch {
-  float* block;   // [kMostOutputs * 16] outputs of one matmul call, [tokens, blocks * 16]
+  float* block;   // [kTokenChunk * kHiddenBlocks * 16] outputs of one matmul call, [tokens, blocks * 16]
   float* row;     // [width padded to 32] a normed row
   float* sum;     // [width padded to 32] the sum over all tiles of a half layer
   float* head;    // [head_dim padded to 32] a normed query or key
@@ -35,7 +40,7 @@ struct ThreadScratch {
   int32_t* picked;       // [max_tokens] tokens of one expert
   float* picked_weights; // [max_tokens]
   uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
-  float* hidden;  // [kMostOutputs / 4 * 32] FFN activations of a token, w4 only
+  float* hidden;  // [max(kMostOutputs, kHiddenBlocks) / 4 * 32] FFN activations of a token, w4 only
   int32_t* partial;  // [kTokenChunk, width] this thread's part of the sums of a half layer
   float* scores;  // [kHeadsAtOnce, most_positions]
   uint8_t* queries;  // [kHeadsAtOnce] quantized rows of head_dim padded to 32

@@ -92,6 +92,8 @@ struct Lanes {
   static F floats(I x) { return POTLUCK_EACH(vreinterpretq_f32_s32, x); }
   static I to_int(F x) { return POTLUCK_EACH(vcvtnq_s32_f32, x); }
   static F to_float(I x) { return POTLUCK_EACH(vcvtq_f32_s32, x); }
+  static I load_int(const int32_t* p) { return bits(load(reinterpret_cast<const float*>(p))); }
+  static void store_int(int32_t* p, I v) { store(reinterpret_cast<float*>(p), floats(v)); }
   static I load_int_n(const int32_t* p, int n) { return bits(load_n(reinterpret_cast<const float*>(p), n)); }
   static void store_int_n(int32_t* p, I v, int n) { store_n(reinterpret_cast<float*>(p), floats(v), n); }
   static I add_int(I x, I y) { return POTLUCK_EACH2(vaddq_s32, x, y); }

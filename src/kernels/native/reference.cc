@@ -1,5 +1,6 @@
 // The definition of every kernel's result: plain loops in the order of docs/numerics.md. Other files must give the
 // same bits.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -35,6 +36,18 @@ float fold(float* s) {
   return s[0];
 }
 
+// One row's 32 products (nibble - 8) * q.
+int32_t group_sum(const uint8_t* nibbles, int row, const int8_t* q) {
+  int32_t sum = 0;
+  for (int c = 0; c < 4; c++)
+    for (int j = 0; j < 4; j++) {
+      const uint8_t byte = nibbles[c * 64 + row * 4 + j];
+      const int8_t* at = q + c * 8 + j;
+      sum += ((byte & 15) - 8) * at[0] + ((byte >> 4) - 8) * at[4];
+    }
+  return sum;
+}
+
 void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
   const size_t groups = x->columns / 32;
   for (int b = 0; b < blocks; b++, panel += groups * 288)
@@ -43,17 +56,19 @@ void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tok
       const float* scale = reinterpret_cast<const float*>(q + x->columns);
       for (int row = 0; row < 16; row++) {
         float acc = 0;
-        for (size_t g = 0; g < groups; g++) {
-          int32_t sum = 0;
-          for (int c = 0; c < 4; c++)
-            for (int j = 0; j < 4; j++) {
-              const uint8_t byte = panel[g * 288 + size_t(c * 64 + row * 4 + j)];
-              const int8_t* at = q + g * 32 + c * 8 + j;
-              sum += ((byte & 15) - 8) * at[0] + ((byte >> 4) - 8) * at[4];
-            }
-          uint16_t weight_scale;
-          memcpy(&weight_scale, panel + g * 288 + 256 + size_t(row) * 2, 2);
-          acc = std::fma(float(sum), from_half(weight_scale) * scale[g], acc);
+        for (size_t first = 0; first < groups; first += kBlockGroups) {
+          const bool four_bits = x->a4[first / kBlockGroups] != 0;
+          float block = 0;
+          for (size_t g = first; g < groups && g < first + kBlockGroups; g++) {
+            const float sum = float(group_sum(panel + g * 288, row, q + g * 32));
+            uint16_t weight_scale;
+            memcpy(&weight_scale, panel + g * 288 + 256 + size_t(row) * 2, 2);
+            if (four_bits)
+              acc = std::fma(sum, from_half(weight_scale) * scale[g], acc);
+            else
+              block = std::fma(sum, from_half(weight_scale), block);
+          }
+          if (!four_bits) acc = std::fma(block, scale[first], acc);
         }
         out[size_t(t) * out_stride + size_t(b * 16 + row)] = acc;
       }
@@ -92,15 +107,21 @@ float step(float x, float low, float high) {
   return v < high ? v : high;
 }
 
-void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+// Groups of 32 with one scale, which is written for each.
+void quantize8_block(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+  const float amax = largest(x, groups * 32);
+  const float inverse = amax < kQuantizeLeast ? 0.0f : 127.0f / amax;
   for (int g = 0; g < groups; g++, x += 32, q += 32) {
-    const float amax = largest(x, 32);
     scale[g] = amax / 127.0f;
-    const float inverse = amax < kQuantizeLeast ? 0.0f : 127.0f / amax;
     int32_t sum = 0;
     for (int i = 0; i < 32; i++) sum += q[i] = int8_t(step(x[i] * inverse, -127.0f, 127.0f));
     bias[g] = -8 * sum;
   }
+}
+
+void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+  for (int g = 0; g < groups; g += kBlockGroups)
+    quantize8_block(x + g * 32, std::min(kBlockGroups, groups - g), q + g * 32, scale + g, bias + g);
 }
 
 // Of -amax and amax the one that is among the n values; amax where both are.
@@ -286,15 +307,22 @@ float soften(float* scores, int first, int n, float most) {
   return fold(s);
 }
 
+// One scale for a whole query: [groups * 32].
+void quantize_query(const float* x, int groups, int8_t* q, float* scale) {
+  float scales[32];
+  int32_t biases[32];
+  quantize8_block(x, groups, q, scales, biases);
+  *scale = scales[0];
+}
+
 void attention_nibbles(const AttentionArgs* a) {
   const NibbleKv kv{a->head_dim, a->planes};
   const int groups = int(kv.groups()), keys = a->positions - a->first;
   for (int h = 0; h < a->heads; h++) {
     int8_t q[1024];
-    float q_scale[32], x[1024] = {};
-    int32_t bias[32];
+    float q_scale, x[1024] = {};
     for (int d = 0; d < a->head_dim; d++) x[d] = a->q[h * a->head_dim + d];
-    quantize8(x, groups, q, q_scale, bias);
+    quantize_query(x, groups, q, &q_scale);
     float most = -std::numeric_limits<float>::infinity();
     for (int t = a->first; t < a->positions; t++) {
       const uint8_t* page = page_at(*a, t / kPage);
@@ -302,9 +330,10 @@ void attention_nibbles(const AttentionArgs* a) {
       const int row = t % kKeyBlock;
       float acc = 0;
       for (int g = 0; g < groups; g++, block += kv.group_bytes()) {
-        const float scale = half_at(block + kv.plane_bytes() + row * 2) * q_scale[g];
+        const float scale = half_at(block + kv.plane_bytes() + row * 2);
         acc = std::fma(float(dot_planes(block, a->planes, row, q + g * 32)), scale, acc);
       }
+      acc *= q_scale;
       if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
       a->scores[t - a->first] = acc;
       most = acc > most ? acc : most;
@@ -322,7 +351,7 @@ void attention_nibbles(const AttentionArgs* a) {
           if (t < a->first || t >= a->positions) continue;
           weight[i] = a->scores[t - a->first] * half_at(page + kv.value_scales_at() + i * 2);
         }
-        quantize8(weight, 1, w, &weight_scale, &weight_bias);
+        quantize8_block(weight, 1, w, &weight_scale, &weight_bias);
         const uint8_t* planes = page + kv.values_at() + size_t(d / 16) * kv.plane_bytes();
         acc = std::fma(float(dot_planes(planes, a->planes, d % 16, w)), weight_scale, acc);
       }

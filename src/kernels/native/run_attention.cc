@@ -26,7 +26,7 @@ void ThreadRun::attention_tiles(const Step& step) {
     });
     attend_all(step);
   }
-  output_panels(step, m_.attention_panels.panel[3], m_.attention_out);
+  output_panels(step, m_.attention_panels.panel[3], m_.attention_vectors.output_a4, m_.attention_out);
 }
 
 void ThreadRun::project(const Step& step) {
@@ -46,7 +46,8 @@ void ThreadRun::project(const Step& step) {
     const int blocks = int(std::min(chunk, blocks_of[p] - block));
     by_token_chunks(tokens_, [&](int64_t first, int count) {
       float* out = outs[p] + size_t(i * m_.limits.max_tokens + first) * strides[p] + size_t(block * kBlockRows);
-      matmul(tile(step, i).at, m_.attention_panels.panel[p], block, blocks, m_.input, first, count, out, strides[p]);
+      matmul(tile(step, i).at, m_.attention_panels.panel[p], block, blocks, m_.input,
+             m_.input_a4(step.layer, 0), first, count, out, strides[p]);
     });
   });
 }
@@ -122,7 +123,7 @@ void ThreadRun::finish_attention(const Step& step, int64_t i, int64_t token) {
   if (!w4()) return;
   const int64_t row = i * m_.limits.max_tokens + token;
   float* x = m_.attention_floats + size_t(row) * m_.attention_stride;
-  const float* a4 = reinterpret_cast<const float*>(tile(step, i).at + m_.attention_vectors.output_a4);
+  const float* a4 = a4_of(tile(step, i), m_.attention_vectors.output_a4);
   if (m_.shape.rotated_values())
     return quantize_groups(x, a4, int64_t(m_.attention_stride) / kGroup, m_.attention_out, row, 0);
   std::fill(x + m_.shape.tile_query_width(), x + m_.attention_stride, 0.0f);  // a rotation before wrote there

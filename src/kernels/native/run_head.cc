@@ -24,7 +24,7 @@ void ThreadRun::head_tiles(const Step& step) {
     const int blocks = int(std::min(chunk, all - block));
     by_token_chunks(rows, [&](int64_t first, int count) {
       float* out = m_.logits + size_t(first) * stride + size_t(t.slot + block * kBlockRows);
-      matmul(t.at, panel, block, blocks, m_.head_input, first, count, out, stride);
+      matmul(t.at, panel, block, blocks, m_.head_input, m_.head_a4(), first, count, out, stride);
       if (m_.shape.logit_cap > 0)
         for (int r = 0; r < count; r++) kernels_.soft_cap(out + size_t(r) * stride, blocks * 16, m_.shape.logit_cap);
     });

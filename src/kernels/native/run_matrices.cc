@@ -5,11 +5,12 @@
 namespace potluck {
 
 void ThreadRun::matmul(const uint8_t* at, const Panel& panel, int64_t block, int blocks, const Rows& rows,
-                       int64_t first, int count, float* out, size_t stride) {
+                       const float* a4, int64_t first, int count, float* out, size_t stride) {
   const uint8_t* from = at + panel.offset + block * m_.shape.block_bytes(panel.columns);
   if (w4()) {
     QuantizedRows x = rows.quantized;
     x.base += size_t(first) * x.stride;
+    x.a4 = a4;
     kernels_.w4_matmul(from, blocks, &x, count, out, stride);
   } else {
     kernels_.bf16_matmul(from, blocks, int(panel.padded_columns), rows.floats + size_t(first) * rows.stride, rows.stride,
@@ -21,14 +22,14 @@ int64_t ThreadRun::item_blocks(int64_t blocks) const {
   return std::clamp<int64_t>(blocks / (pool_.threads() * 6), 1, kMostBlocks);
 }
 
-void ThreadRun::output_panels(const Step& step, const Panel& panel, const Rows& rows) {
+void ThreadRun::output_panels(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows) {
   const int64_t all = panel.padded_rows / kBlockRows, tiles = int64_t(step.tile_count);
   if (tokens_ > kTokenChunk) {
     // An item is a part of all sums: weights are used for many tokens, which takes longer than reading them.
     const int64_t chunk = item_blocks(all);
     pool_.each((all + chunk - 1) / chunk, [&](int64_t item) {
       const int64_t block = item * chunk, blocks = std::min(chunk, all - block);
-      for (int64_t i = 0; i < tiles; i++) output_blocks(step, panel, rows, i, block, blocks, m_.partial);
+      for (int64_t i = 0; i < tiles; i++) output_blocks(step, panel, a4_at, rows, i, block, blocks, m_.partial);
     });
     return;
   }
@@ -37,14 +38,14 @@ void ThreadRun::output_panels(const Step& step, const Panel& panel, const Rows& 
   std::fill(mine_.partial, mine_.partial + size_t(tokens_) * width(), 0);
   pool_.each_stretch(all * tiles, [&](int64_t from, int64_t to) {
     by_tile(from, to, all, [&](int64_t i, int64_t first, int64_t past) {
-      output_blocks(step, panel, rows, i, first, past - first, mine_.partial);
+      output_blocks(step, panel, a4_at, rows, i, first, past - first, mine_.partial);
     });
   });
   add_sums();
 }
 
-void ThreadRun::output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block,
-                              int64_t blocks, int32_t* sums) {
+void ThreadRun::output_blocks(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows, int64_t i,
+                              int64_t block, int64_t blocks, int32_t* sums) {
   const float limit = m_.limit[step.half];
   const Picked picked = pick(step, i);
   const int64_t most = kMostOutputs / std::min<int64_t>(std::max<int64_t>(picked.count, 1), kTokenChunk);
@@ -54,7 +55,8 @@ void ThreadRun::output_blocks(const Step& step, const Panel& panel, const Rows& 
     const int channels = int(std::min(stride, width() - channel));
     const float* scale = m_.scale(step.layer, step.half) + channel;
     by_token_chunks(picked.count, [&](int64_t first, int count) {
-      matmul(tile(step, i).at, panel, block, int(now), rows, i * m_.limits.max_tokens + first, count, mine_.block, stride);
+      matmul(tile(step, i).at, panel, block, int(now), rows, a4_of(tile(step, i), a4_at),
+             i * m_.limits.max_tokens + first, count, mine_.block, stride);
       for (int t = 0; t < count; t++) {
         float* out = mine_.block + size_t(t) * stride;
         if (picked.weights != nullptr)

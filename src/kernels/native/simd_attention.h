@@ -224,12 +224,17 @@ struct Nibbles {
     for (int t = 0; t < T; t++) {
       uint8_t* row = a.queries + size_t(t) * stride;
       const float* q = a.q + size_t(head + t) * size_t(a.head_dim);
-      float* scales = reinterpret_cast<float*>(row + columns);
-      int32_t* biases = reinterpret_cast<int32_t*>(scales + kv.groups());
+      float* scale = reinterpret_cast<float*>(row + columns);
+      int32_t* biases = reinterpret_cast<int32_t*>(scale + kv.groups());
+      I lanes = Lanes::set1_int(0);
+      for (int d = 0; d < a.head_dim; d += 16)
+        lanes = Lanes::max_int(lanes, magnitudes(Lanes::load_n(q + d, least(16, a.head_dim - d))));
+      const float amax = float_of(Lanes::reduce_max_int(lanes));
+      *scale = amax / 127.0f;
       for (int g = 0; g < int(kv.groups()); g++) {
         F x[2] = {Lanes::set1(0.0f), Lanes::set1(0.0f)};
         load_head(q + g * 32, least(32, a.head_dim - g * 32), x);
-        quantize8_group(x[0], x[1], reinterpret_cast<int8_t*>(row + g * 32), scales + g, biases + g);
+        biases[g] = -8 * Lanes::reduce_add_int(store_steps8(x[0], x[1], steps8_by(amax), reinterpret_cast<int8_t*>(row + g * 32)));
       }
     }
     return stride;
@@ -247,14 +252,14 @@ struct Nibbles {
     for (size_t g = 0; g < kv.groups(); g++, block += P * 256 + 32) {
       const F key_scales = Lanes::load_half(block + P * 256);
       plane_group<P, T>(block, a.queries + g * 32, biases + g * 4, stride, [&](int t, I sum) __attribute__((always_inline)) {
-        float scale;
-        __builtin_memcpy(&scale, scales + size_t(t) * stride + g * 4, 4);
-        acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(key_scales, Lanes::set1(scale)), acc[t]);
+        acc[t] = Lanes::fma(Lanes::to_float(sum), key_scales, acc[t]);
       });
     }
     const Lookout look(a, start);
     for (int t = 0; t < T; t++) {
-      const F score = capped(acc[t], a.soft_cap);
+      float scale;
+      __builtin_memcpy(&scale, scales + size_t(t) * stride, 4);
+      const F score = capped(Lanes::mul(acc[t], Lanes::set1(scale)), a.soft_cap);
       Lanes::store(scores + size_t(t) * a.score_stride(), score);
       most[t] = Lanes::max(look.keep(score, most[t]), most[t]);
     }

@@ -5,7 +5,7 @@
 //   load, load_n, store, store_n, set1, add, sub, mul, div, fma, max (a > b ? a : b), min (a < b ? a : b), rint
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
 //   lt, le, eq, both, select, count (how many are true), first (lanes 0 .. n - 1)
-//   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int_n, store_int_n, add_int, and_int,
+//   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int, load_int_n, store_int, store_int_n, add_int, and_int,
 //   sub_int, max_int, shift_left_4, shift_left_23, set1_int, reduce_max_int, reduce_add_int, store_int8,
 //   butterfly<H> (lanes i and i + H, for each i without bit H, become their sum and difference)
 // and here is what docs/numerics.md says, in the order of reference.cc.
@@ -95,9 +95,11 @@ inline F steps(F x, float low, float high) {
   return Lanes::min(Lanes::max(Lanes::rint(x), Lanes::set1(low)), Lanes::set1(high));
 }
 
-// Stores the 8-bit steps of one group of 32, from a and b, of which amax is the largest magnitude; returns the sums of their lanes.
-inline I store_steps8(F a, F b, float amax, int8_t* q) {
-  const F by = Lanes::set1(amax < kQuantizeLeast ? 0.0f : 127.0f / amax);
+// 1 over the step of 8 bits.
+inline F steps8_by(float amax) { return Lanes::set1(amax < kQuantizeLeast ? 0.0f : 127.0f / amax); }
+
+// Stores the 8-bit steps of one group of 32, from a and b; returns the sums of their lanes.
+inline I store_steps8(F a, F b, F by, int8_t* q) {
   const F low = Lanes::set1(-127.0f), high = Lanes::set1(127.0f);
   // to_int rounds as rint does, and the bounds are whole numbers.
   const I qa = Lanes::to_int(Lanes::min(Lanes::max(Lanes::mul(a, by), low), high));
@@ -105,12 +107,6 @@ inline I store_steps8(F a, F b, float amax, int8_t* q) {
   Lanes::store_int8(q, qa);
   Lanes::store_int8(q + 16, qb);
   return Lanes::add_int(qa, qb);
-}
-
-inline void quantize8_group(F a, F b, int8_t* q, float* scale, int32_t* bias) {
-  const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
-  *scale = amax / 127.0f;
-  *bias = -8 * Lanes::reduce_add_int(store_steps8(a, b, amax, q));
 }
 
 // Where group g has its steps, scale and bias: `step` and `number_step` bytes on from group to group.
@@ -122,8 +118,8 @@ struct GroupPlaces {
   int32_t* bias_of(size_t g) const { return reinterpret_cast<int32_t*>(bias + g * number_step); }
 };
 
-// Groups of 32 of x, which may be where they go: what comes of a group lies in its own bytes then. Four at a time, whose
-// lanes are reduced together.
+// Groups of 32 of x, each with its own scale. They may be where they go: what comes of a group lies in its own bytes then.
+// Four at a time, whose lanes are reduced together.
 inline void quantize8_groups(const float* x, size_t groups, const GroupPlaces& to) {
   size_t g = 0;
   for (; g + 4 <= groups; g += 4) {
@@ -139,18 +135,39 @@ inline void quantize8_groups(const float* x, size_t groups, const GroupPlaces& t
     for (size_t j = 0; j < 4; j++) {
       const float amax = float_of(of[j]);
       *to.scale_of(g + j) = amax / 127.0f;
-      lanes[j] = store_steps8(a[j], b[j], amax, to.q_of(g + j));
+      lanes[j] = store_steps8(a[j], b[j], steps8_by(amax), to.q_of(g + j));
     }
     Lanes::reduce_add_int4(lanes, of);
     for (size_t j = 0; j < 4; j++) *to.bias_of(g + j) = -8 * of[j];
   }
-  for (; g < groups; g++)
-    quantize8_group(Lanes::load(x + g * 32), Lanes::load(x + g * 32 + 16), to.q_of(g), to.scale_of(g), to.bias_of(g));
+  for (; g < groups; g++) {
+    const F a = Lanes::load(x + g * 32), b = Lanes::load(x + g * 32 + 16);
+    const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
+    *to.scale_of(g) = amax / 127.0f;
+    *to.bias_of(g) = -8 * Lanes::reduce_add_int(store_steps8(a, b, steps8_by(amax), to.q_of(g)));
+  }
+}
+
+// At most kBlockGroups groups of 32 with one scale.
+inline void quantize8_block(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
+  I lanes[kBlockGroups];
+  int32_t sums[kBlockGroups];
+  I most = Lanes::set1_int(0);
+  for (int i = 0; i < groups * 2; i++) most = Lanes::max_int(most, magnitudes(Lanes::load(x + i * 16)));
+  const float amax = float_of(Lanes::reduce_max_int(most));
+  const F by = steps8_by(amax);
+  for (int g = 0; g < groups; g++) {
+    scale[g] = amax / 127.0f;
+    lanes[g] = store_steps8(Lanes::load(x + g * 32), Lanes::load(x + g * 32 + 16), by, q + g * 32);
+  }
+  for (int g = groups; g < kBlockGroups; g++) lanes[g] = Lanes::set1_int(0);
+  Lanes::reduce_add_int4(lanes, sums);
+  for (int g = 0; g < groups; g++) bias[g] = -8 * sums[g];
 }
 
 void quantize8(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
-  quantize8_groups(x, size_t(groups), {reinterpret_cast<uint8_t*>(q), reinterpret_cast<uint8_t*>(scale),
-                                       reinterpret_cast<uint8_t*>(bias), 32, 4});
+  for (int g = 0; g < groups; g += kBlockGroups)
+    quantize8_block(x + g * 32, least(kBlockGroups, groups - g), q + g * 32, scale + g, bias + g);
 }
 
 void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bias) {
@@ -209,20 +226,30 @@ void rope(float* x, const float* c, const float* s, int half, float scale) {
   }
 }
 
+// v: what add_fixed adds for some lanes, `outside` of which are clamped.
+inline I to_fixed(F v, F limit, int* outside) {
+  const M inside = Lanes::le(Lanes::floats(magnitudes(v)), limit);
+  *outside = 16 - Lanes::count(inside);
+  if (*outside == 0) return Lanes::to_int(v);
+  const F zero = Lanes::set1(0.0f), low = Lanes::sub(zero, limit);
+  const F clamped = Lanes::select(Lanes::lt(zero, v), limit, Lanes::select(Lanes::lt(v, zero), low, zero));
+  return Lanes::to_int(Lanes::select(inside, v, clamped));
+}
+
 int64_t add_fixed(const float* v, const float* scale, int n, float limit, int32_t* partial) {
-  const F high = Lanes::set1(limit), low = Lanes::set1(-limit), zero = Lanes::set1(0.0f);
+  const F high = Lanes::set1(limit);
   int64_t saturated = 0;
-  for (int i = 0; i < n; i += 16) {
-    const int count = least(16, n - i);
-    F r = Lanes::mul(Lanes::load_n(v + i, count), Lanes::load_n(scale + i, count));
-    const M inside = Lanes::le(Lanes::floats(magnitudes(r)), high);
-    if (Lanes::count(inside) < 16) {
-      saturated += 16 - Lanes::count(inside);
-      const F clamped = Lanes::select(Lanes::lt(zero, r), high, Lanes::select(Lanes::lt(r, zero), low, zero));
-      r = Lanes::select(inside, r, clamped);
-    }
-    const I sum = Lanes::add_int(Lanes::load_int_n(partial + i, count), Lanes::to_int(r));
-    Lanes::store_int_n(partial + i, sum, count);
+  int i = 0, outside;
+  for (; i + 16 <= n; i += 16) {
+    const I add = to_fixed(Lanes::mul(Lanes::load(v + i), Lanes::load(scale + i)), high, &outside);
+    Lanes::store_int(partial + i, Lanes::add_int(Lanes::load_int(partial + i), add));
+    saturated += outside;
+  }
+  if (i < n) {
+    const F r = Lanes::mul(Lanes::load_n(v + i, n - i), Lanes::load_n(scale + i, n - i));
+    const I add = to_fixed(r, high, &outside);
+    Lanes::store_int_n(partial + i, Lanes::add_int(Lanes::load_int_n(partial + i, n - i), add), n - i);
+    saturated += outside;
   }
   return saturated;
 }

@@ -90,7 +90,8 @@ napi_value test_w4(napi_env env, napi_callback_info info) {
     quantize(x + t * columns, int(columns / 32), reinterpret_cast<int8_t*>(row), scale,
              reinterpret_cast<int32_t*>(scale + columns / 32));
   }
-  const QuantizedRows rows{base, stride, size_t(columns)};
+  const std::vector<float> a4(size_t(columns / 32 + kBlockGroups - 1) / kBlockGroups, bits == 4 ? 1.0f : 0.0f);
+  const QuantizedRows rows{base, stride, size_t(columns), a4.data()};
   a.kernels->w4_matmul(panel, int(blocks), &rows, int(tokens), out, size_t(blocks * 16));
   return nullptr;
 }

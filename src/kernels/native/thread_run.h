@@ -21,6 +21,8 @@ class ThreadRun {
   bool w4() const { return m_.shape.weights == Weights::w4; }
   size_t width() const { return size_t(m_.shape.width); }
   const PlacedTile& tile(const Step& step, int64_t i) const { return program_.tiles[step.first_tile + size_t(i)]; }
+  // For each block of 128 columns of a panel's input 1 for 4-bit activations, else 0; w4 only.
+  const float* a4_of(const PlacedTile& tile, int64_t a4_at) const { return reinterpret_cast<const float*>(tile.at + a4_at); }
 
   // --- executor.cc: what every device does row by row ---
 
@@ -33,21 +35,24 @@ class ThreadRun {
   float* norm_into(const float* x, const float* weight, const Rows& rows, int64_t row);
   // x: [columns of the rows], rotated here. a4: for each 128 columns 1 for 4 bits, 0 for 8.
   void quantize_into(float* x, const float* a4, const Rows& rows, int64_t row);
-  // The same of an x that is rotated already, or is not to be: `groups` groups of 32 columns, from `group` on.
+  // The same of an x that is rotated already, or is not to be: `groups` groups of 32 columns, from `group` on, in whole
+  // blocks of 128.
   void quantize_groups(const float* x, const float* a4, int64_t groups, const Rows& rows, int64_t row, int64_t group);
 
   // --- run_matrices.cc ---
 
   // Row blocks [block, block + blocks) of a panel times rows [first, first + count); out[(t - first) * stride + ...].
-  void matmul(const uint8_t* at, const Panel& panel, int64_t block, int blocks, const Rows& rows, int64_t first, int count,
-              float* out, size_t stride);
+  // a4: as the rows were quantized by.
+  void matmul(const uint8_t* at, const Panel& panel, int64_t block, int blocks, const Rows& rows, const float* a4,
+              int64_t first, int count, float* out, size_t stride);
   // Blocks of one item, so that every thread gets several of `blocks` in all.
   int64_t item_blocks(int64_t blocks) const;
   // Adds the output panels of all tiles. Row of tile i and its n-th token in `rows`: i * max_tokens + n.
-  void output_panels(const Step& step, const Panel& panel, const Rows& rows);
+  // a4_at: where a tile has what they were quantized by.
+  void output_panels(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows);
   // Adds row blocks of the panel of tile i to `sums`: [tokens, width]; at most kMostBlocks where tokens are many.
-  void output_blocks(const Step& step, const Panel& panel, const Rows& rows, int64_t i, int64_t block, int64_t blocks,
-                     int32_t* sums);
+  void output_blocks(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows, int64_t i, int64_t block,
+                     int64_t blocks, int32_t* sums);
   // Adds the sums of all threads to m_.partial.
   void add_sums();
 
@@ -113,8 +118,9 @@ class ThreadRun {
   // --- run_ffn.cc ---
 
   void ffn_tiles(const Step& step);
-  // Groups of 32 intermediate columns of tile i, each of 4 row blocks (gate, up, gate, up).
+  // Groups of 32 intermediate columns of tile i in whole blocks of 128, each of 4 row blocks (gate, up, gate, up).
   void ffn_groups(const Step& step, int64_t i, int64_t group, int64_t groups);
+  const TileVectors& vectors_of(const Step& step) const { return step.op == Op::tiles ? m_.ffn_vectors : m_.expert_vectors; }
   // The activations of `groups` groups of one token, from its gate and up outputs, into `row` of m_.hidden.
   void hide(const float* outputs, const float* a4, int64_t group, int64_t groups, int64_t row);
 

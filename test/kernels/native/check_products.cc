@@ -20,20 +20,20 @@ void fill_panel(Random& random, uint8_t* panel, size_t groups, int style, Odditi
   }
 }
 
-// Rows of QuantizedRows by the reference, each group to 8 bits or to 4 in turn.
-void fill_quantized(Random& random, uint8_t* base, size_t stride, int columns, int tokens, float size, int style,
-                    Oddities oddities) {
+// Rows of QuantizedRows by the reference, as a4 says.
+void fill_quantized(Random& random, uint8_t* base, size_t stride, int columns, const float* a4, int tokens, float size,
+                    int style, Oddities oddities) {
   const int groups = columns / 32;
   for (int t = 0; t < tokens; t++, base += stride) {
     float* scale = reinterpret_cast<float*>(base + columns);
     int32_t* bias = reinterpret_cast<int32_t*>(scale + groups);
-    for (int g = 0; g < groups; g++) {
-      float x[32];
-      fill(random, x, 32, size, oddities);
-      for (int i = 0; i < 32 && style == 1; i++) x[i] = x[i] < 0 ? -size : size;
-      for (int i = 0; i < 32 && t % 5 == 3; i++) x[i] = 0;
-      const auto quantize = random.below(2) ? kReferenceKernels.quantize8 : kReferenceKernels.quantize4;
-      quantize(x, 1, reinterpret_cast<int8_t*>(base) + g * 32, scale + g, bias + g);
+    for (int g = 0; g < groups; g += kBlockGroups) {
+      float x[kBlockGroups * 32];
+      fill(random, x, kBlockGroups * 32, size, oddities);
+      for (int i = 0; i < kBlockGroups * 32 && style == 1; i++) x[i] = x[i] < 0 ? -size : size;
+      for (int i = 0; i < kBlockGroups * 32 && t % 5 == 3; i++) x[i] = 0;
+      const auto quantize = a4[g / kBlockGroups] == 0 ? kReferenceKernels.quantize8 : kReferenceKernels.quantize4;
+      quantize(x, std::min(kBlockGroups, groups - g), reinterpret_cast<int8_t*>(base) + g * 32, scale + g, bias + g);
     }
   }
 }
@@ -43,8 +43,10 @@ void check_w4(Checks& checks, Random& random, int blocks, int groups, int tokens
   const Fenced<uint8_t> panel(size_t(blocks) * size_t(groups) * kGroupBytes), memory(stride * size_t(tokens));
   const float size = magnitudes_of_inputs()[size_t(random.below(int(magnitudes_of_inputs().size())))];
   fill_panel(random, panel.data(), size_t(blocks) * size_t(groups), style, oddities);
-  fill_quantized(random, memory.data(), stride, int(columns), tokens, size, style, oddities);
-  const QuantizedRows x{memory.data(), stride, columns};
+  const Fenced<float> a4(size_t(groups + kBlockGroups - 1) / kBlockGroups);
+  for (size_t b = 0; b < a4.size(); b++) a4.data()[b] = float(random.below(2));
+  fill_quantized(random, memory.data(), stride, int(columns), a4.data(), tokens, size, style, oddities);
+  const QuantizedRows x{memory.data(), stride, columns, a4.data()};
   const size_t out_stride = size_t(blocks) * 16 + size_t(random.below(2)) * 5;
   checks.compare("w4_matmul",
                  text("blocks %d, groups %d, tokens %d, size %g, style %d, oddities %d", blocks, groups, tokens, double(size),
