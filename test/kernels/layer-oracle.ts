@@ -61,7 +61,8 @@ function asInput(small: Rounded, values: Float64Array, alreadyRotated = false): 
   const x = small.shape.hadamard === 0 || alreadyRotated ? values : hadamard(values);
   const out = x.slice();
   for (let g = 0; g < x.length; g += small.rounded) {
-    const step = x.subarray(g, g + small.rounded).reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
+    const step =
+      x.subarray(g, g + small.rounded).reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
     for (let i = g; i < Math.min(g + small.rounded, x.length); i++) out[i] = Math.round(x[i]! / step) * step;
   }
   return out;
