@@ -55,6 +55,7 @@ struct AttentionArgs {
   int heads;
   int head_dim;
   const uint8_t* kv;     // first page of the store, at this tile's part
+  const uint8_t* next;   // the same of the call that this thread is likely to make next, for the same pages; or null
   size_t page_bytes;     // from page to page
   const int32_t* pages;  // [ceil(positions / 32)] page numbers
   int first;             // keys to look at: first .. positions - 1

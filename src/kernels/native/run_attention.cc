@@ -91,6 +91,9 @@ void ThreadRun::attend(const Step& step, int64_t i, int64_t token, int first_hea
   args.heads = heads;
   args.head_dim = int(dim);
   args.kv = kv_part(step, i);
+  // Threads take tiles in turn. Several tokens share their pages.
+  const int64_t next = i + pool_.threads();
+  args.next = tokens_ == 1 && next < int64_t(step.tile_count) ? kv_part(step, next) : nullptr;
   args.page_bytes = size_t(m_.shape.kv_part_bytes());
   args.pages = m_.batch.pages_of(token);
   args.positions = m_.batch.positions[size_t(token)] + 1;
