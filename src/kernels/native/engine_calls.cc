@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <new>
 #include <system_error>
+#include <thread>
 
 #include "batch_args.h"
 #include "dispatch.h"
@@ -45,12 +47,17 @@ void PoolHandle::close() {
   report = nullptr;
 }
 
+// From nearly_done() to the end, at most, where JavaScript wakes for it.
+constexpr double kMostAhead = 150e-6;
+
 struct ModelHandle {
   std::shared_ptr<Model> model;
   std::shared_ptr<PoolHandle> pool;
   // The last program, and what it was read from: a device with its weights in memory runs the same one in every pass.
   std::shared_ptr<const Program> program;
   std::vector<double> words;
+  // Seconds from nearly_done() to the end of the last run that had it; infinite before.
+  double head_seconds = std::numeric_limits<double>::infinity();
 
   // False with a pending exception.
   bool read(napi_env env, const double* from, size_t count) {
@@ -64,36 +71,78 @@ struct ModelHandle {
   }
 };
 
-// One run on its way: lives from submit to its report on the JavaScript thread.
+// One run on its way: lives from submit to its last call on the JavaScript thread.
 struct Run final : Job {
   explicit Run(std::shared_ptr<ModelHandle> h) : Job(h->model, h->program), handle(std::move(h)) {}
 
-  void done() override {
-    microseconds = std::chrono::duration<double, std::micro>(Clock::now() - started).count();
+  // The JavaScript thread sleeps while threads compute, and takes 50 us to wake: as long as the head of a small model. It
+  // wakes then, and waits for the end.
+  void nearly_done() override {
+    head_from = Clock::now();
+    if (!wakes_early) return;
+    early = true;
     napi_call_threadsafe_function(report, this, napi_tsfn_nonblocking);
   }
 
+  void done() override {
+    ended = Clock::now();
+    // Nothing of this run may be touched behind this line where JavaScript waits for it.
+    if (state.exchange(State::ended) == State::running) napi_call_threadsafe_function(report, this, napi_tsfn_nonblocking);
+  }
+
+  // On the JavaScript thread, after nearly_done(): whether the run has ended, now or soon. Sets *called where done() calls, too.
+  bool wait_for_end(bool* called) {
+    State now = State::running;
+    *called = !state.compare_exchange_strong(now, State::awaited);
+    if (*called) return true;
+    const Clock::time_point until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(kMostAhead));
+    while (state.load() != State::ended && Clock::now() < until) std::this_thread::yield();
+    now = State::awaited;
+    return !state.compare_exchange_strong(now, State::running);
+  }
+
+  enum class State { running, awaited, ended };
   std::shared_ptr<ModelHandle> handle;
   napi_threadsafe_function report = nullptr;
   napi_deferred deferred = nullptr;
-  Clock::time_point started;
-  double microseconds = 0;
+  std::atomic<State> state{State::running};
+  bool wakes_early = false;
+  bool early = false;  // a call was made before the end, and was not heard yet
+  bool reported = false;
+  Clock::time_point started, head_from{}, ended;
 };
 
-// On the JavaScript thread, after a run; env is null when it is going away.
-void report_run(napi_env env, napi_value, void*, void* data) {
-  std::unique_ptr<Run> run(static_cast<Run*>(data));
+double seconds_between(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+
+// On the JavaScript thread; env is null when it is going away.
+void resolve_run(napi_env env, Run* run) {
+  run->reported = true;
+  if (run->head_from != Clock::time_point()) run->handle->head_seconds = seconds_between(run->head_from, run->ended);
   run->model().running = false;
   run->model().batch.rotated = true;
   if (env == nullptr) return;
   napi_unref_threadsafe_function(env, run->report);
   napi_value result, number;
   napi_create_object(env, &result);
-  napi_create_double(env, run->microseconds, &number);
+  napi_create_double(env, seconds_between(run->started, run->ended) * 1e6, &number);
   napi_set_named_property(env, result, "computeMicroseconds", number);
   napi_create_double(env, double(run->saturated()), &number);
   napi_set_named_property(env, result, "saturated", number);
   napi_resolve_deferred(env, run->deferred, result);
+}
+
+// On the JavaScript thread: after a run, and before its end where it wakes early.
+void report_run(napi_env env, napi_value, void*, void* data) {
+  Run* run = static_cast<Run*>(data);
+  if (run->early) {
+    run->early = false;
+    bool called;
+    if (!run->wait_for_end(&called)) return;
+    resolve_run(env, run);
+    if (called) return;
+  }
+  if (!run->reported) resolve_run(env, run);
+  delete run;
 }
 
 bool arguments(napi_env env, napi_callback_info info, size_t count, napi_value* out) {
@@ -309,6 +358,9 @@ napi_value run(napi_env env, napi_callback_info info) {
   if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) return nullptr;
   napi_ref_threadsafe_function(env, pool.report);
   handle->model->running = true;
+  // A core of its own for the JavaScript thread, or it would take one from those that compute.
+  const bool spare = unsigned(pool.engine->pool.threads()) < std::thread::hardware_concurrency();
+  job->wakes_early = eager && spare && handle->head_seconds < kMostAhead;
   job->started = Clock::now();
   pool.engine->pool.set_eager(eager);
   pool.engine->pool.submit(job.release());

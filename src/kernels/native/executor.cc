@@ -23,7 +23,10 @@ void ThreadRun::run() {
       i = last;
       continue;
     }
-    if (step.op == Op::head_begin) head_begin();
+    if (step.op == Op::head_begin) {
+      if (thread_ == 0) job_.nearly_done();
+      head_begin();
+    }
     if (step.op == Op::head_tiles) head_tiles(step);
     if (step.op == Op::tiles && step.half == 0) attention_tiles(step);
     if (step.op == Op::tiles && step.half == 1) ffn_tiles(step);

@@ -45,6 +45,8 @@ class Job : public Task {
       : model_(std::move(model)), program_(std::move(program)) {}
 
   void work(Pool& pool, int thread) override;
+  // Called on one thread when only the head is left to compute.
+  virtual void nearly_done() {}
   const Model& model() const { return *model_; }
   Model& model() { return *model_; }
   int64_t saturated() const;

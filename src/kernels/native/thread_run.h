@@ -8,10 +8,12 @@ namespace potluck {
 class ThreadRun {
  public:
   ThreadRun(Job& job, Pool& pool, int thread)
-      : m_(*job.model_),
+      : job_(job),
+        m_(*job.model_),
         program_(*job.program_),
         kernels_(*m_.engine->kernels),
         pool_(pool),
+        thread_(thread),
         mine_(m_.threads[size_t(thread)]),
         tokens_(m_.batch.tokens()) {}
 
@@ -129,10 +131,12 @@ class ThreadRun {
   void head_begin();
   void head_tiles(const Step& step);
 
+  Job& job_;
   Model& m_;
   const Program& program_;
   const Kernels& kernels_;
   Pool& pool_;
+  const int thread_;
   ThreadScratch& mine_;
   const int64_t tokens_;
 };
