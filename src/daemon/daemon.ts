@@ -109,6 +109,7 @@ class Daemon {
     });
     this.#engine = createEngine({
       runner: this.#runner,
+      logitMath: compute.backend.logitMath,
       clock: TIMERS.now,
       limits: ENGINE_LIMITS,
       defer: setImmediate,

@@ -1,4 +1,4 @@
-import { exponential } from './exponential.ts';
+import type { LogitMath } from '../kernels/logit-math.ts';
 
 /**
  * The tokens that a draw can still give, in rising id order, and the filters that narrow them. A filter keeps the first
@@ -10,23 +10,47 @@ import { exponential } from './exponential.ts';
 const SPREAD = 50;
 const BINS_PER_UNIT = 8;
 const BINS = SPREAD * BINS_PER_UNIT + 1;
+/** Weights that a draw adds up before it looks at each. */
+const SUMMED = 64;
+/** The most that a difference of logits is multiplied by: a temperature under its inverse is as good as greedy. */
+const MOST_INVERSE = 1e30;
 
 export class Candidates {
   count = 0;
+  readonly #math: LogitMath;
   #capacity = 0;
-  /** [capacity]; the first `count` are valid, ids rising. */
+  /** [capacity]; the first `count` are valid, ids rising. Not written where all tokens were taken: ids are places then. */
   #ids = new Int32Array(0);
-  #logits = new Float32Array(0);
+  #all = false;
+  #gathered = new Float32Array(0);
+  /** Logits of the candidates: those gathered, or the row itself. */
+  #logits: Float32Array = this.#gathered;
   /** exp((logit - max) / temperature), 1 for the greatest; [capacity], after weigh(). */
-  #weights = new Float64Array(0);
+  #weights = new Float32Array(0);
+  /** Sums of SUMMED weights each. */
+  #sums = new Float64Array(0);
   /** Indices of candidates: the heap of top_k, the sorted bin of top_p; [capacity]. */
   #order = new Int32Array(0);
   /** Sum of weights by distance from the greatest; [BINS]. */
   readonly #bins = new Float64Array(BINS);
 
+  constructor(math: LogitMath) {
+    this.#math = math;
+  }
+
+  /** Takes every token of `logits`, [vocabulary] without NaN, which must stay until the draw. No filter may follow. */
+  takeAll(logits: Float32Array): void {
+    if (this.#capacity < logits.length) this.#grow(logits.length);
+    this.#logits = logits;
+    this.#all = true;
+    this.count = logits.length;
+  }
+
   /** Takes every token of `logits`, [vocabulary] without NaN, whose weight would not vanish. */
   gather(logits: Float32Array, max: number, temperature: number): void {
     if (this.#capacity < logits.length) this.#grow(logits.length);
+    this.#all = false;
+    this.#logits = this.#gathered;
     const floor = max - SPREAD * temperature;
     let count = 0;
     for (let id = 0; id < logits.length; id++) {
@@ -42,8 +66,9 @@ export class Candidates {
   #grow(capacity: number): void {
     this.#capacity = capacity;
     this.#ids = new Int32Array(capacity);
-    this.#logits = new Float32Array(capacity);
-    this.#weights = new Float64Array(capacity);
+    this.#gathered = new Float32Array(capacity);
+    this.#weights = new Float32Array(capacity);
+    this.#sums = new Float64Array(Math.ceil(capacity / SUMMED));
     this.#order = new Int32Array(capacity);
   }
 
@@ -102,8 +127,8 @@ export class Candidates {
 
   /** Computes the weights. */
   weigh(max: number, temperature: number): void {
-    const inverse = 1 / temperature;
-    for (let i = 0; i < this.count; i++) this.#weights[i] = exponential((this.#logits[i]! - max) * inverse);
+    const inverse = Math.min(1 / temperature, MOST_INVERSE);
+    this.#math.weigh(this.#logits.subarray(0, this.count), max, inverse, this.#weights);
   }
 
   /** Keeps the fewest first candidates that have `share` (below 1) of all weight, at least one. */
@@ -142,14 +167,40 @@ export class Candidates {
 
   /** The token at `u`, in [0, 1), of the weights laid end to end in id order. */
   draw(u: number): number {
-    let total = 0;
-    for (let i = 0; i < this.count; i++) total += this.#weights[i]!;
-    const goal = u * total;
+    const sums = this.#sums;
+    const goal = u * this.#addUp();
     let sum = 0;
-    for (let i = 0; i < this.count; i++) {
+    let part = 0;
+    for (; part < Math.ceil(this.count / SUMMED) && sum + sums[part]! <= goal; part++) sum += sums[part]!;
+    for (let i = part * SUMMED; i < this.count; i++) {
       sum += this.#weights[i]!;
-      if (sum > goal) return this.#ids[i]!;
+      if (sum > goal) return this.#id(i);
     }
-    return this.#ids[this.count - 1]!;
+    // rounding left the sum below the goal
+    for (let i = this.count - 1; ; i--) if (this.#weights[i]! > 0) return this.#id(i);
+  }
+
+  /** Fills the sums; returns that of all. */
+  #addUp(): number {
+    const weights = this.#weights;
+    let total = 0;
+    for (let part = 0; part * SUMMED < this.count; part++) {
+      const past = Math.min((part + 1) * SUMMED, this.count);
+      let even = 0;
+      let odd = 0;
+      let i = part * SUMMED;
+      for (; i + 1 < past; i += 2) {
+        even += weights[i]!;
+        odd += weights[i + 1]!;
+      }
+      if (i < past) even += weights[i]!;
+      this.#sums[part] = even + odd;
+      total += even + odd;
+    }
+    return total;
+  }
+
+  #id(i: number): number {
+    return this.#all ? i : this.#ids[i]!;
   }
 }

@@ -1,4 +1,5 @@
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import type { LogitMath } from '../kernels/logit-math.ts';
 import { PAGE_POSITIONS } from '../pack/tile-shape.ts';
 import { type BatchEntry, planBatch } from './batch.ts';
 import { Evaluation, type OnRow } from './evaluation.ts';
@@ -15,6 +16,8 @@ import { Throughput } from './throughput.ts';
 
 export interface EngineOptions {
   readonly runner: PassRunner;
+  /** Of the backend. */
+  readonly logitMath: LogitMath;
   /** Milliseconds of a clock that rises; without it the rate in stats() is null. */
   readonly clock?: () => number;
   readonly limits: {
@@ -79,7 +82,7 @@ class PassEngine implements Engine {
   readonly #defer: Defer | undefined;
   readonly #maxLive: number;
   readonly #scheduler: Scheduler;
-  readonly #sampler = new Sampler();
+  readonly #sampler: Sampler;
   readonly #throughput = new Throughput();
   /** Epoch whose pages the scheduler has; null when the plan is to be waited for. */
   #epoch: number | null = null;
@@ -92,7 +95,7 @@ class PassEngine implements Engine {
   #generatedTokens = 0;
   #brokenPlans = 0;
 
-  constructor({ runner, clock, limits, log, defer }: EngineOptions) {
+  constructor({ runner, logitMath, clock, limits, log, defer }: EngineOptions) {
     for (const [name, value, least] of [
       ['maxSequences', limits.maxSequences, 1],
       ['maxQueue', limits.maxQueue, 0],
@@ -102,6 +105,7 @@ class PassEngine implements Engine {
       }
     }
     this.#runner = runner;
+    this.#sampler = new Sampler(logitMath);
     this.#clock = clock ?? null;
     this.#log = log ?? (() => undefined);
     this.#defer = defer;

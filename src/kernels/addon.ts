@@ -58,6 +58,9 @@ export interface Addon extends DiskAddon, KernelTests, Rounding, LimitPrograms {
     program: Float64Array,
     eager: boolean,
   ): Promise<{ computeMicroseconds: number; saturated: number }>;
+  /** See LogitMath, whose functions these are; with the kernels of the pool. */
+  greatest(logits: Float32Array): number;
+  weigh(pool: NativePool, logits: Float32Array, max: number, inverse: number, weights: Float32Array): void;
   /** The native idea of src/pack/tile-shape.ts, for the test that compares them. */
   tileShape(numbers: Float64Array): Float64Array;
 }

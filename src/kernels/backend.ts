@@ -1,4 +1,5 @@
 import type { ModelShape } from '../pack/manifest.ts';
+import type { LogitMath } from './logit-math.ts';
 
 /**
  * What computes. Two implementations: the native addon (exact: the same bits on every processor and in every plan) and
@@ -111,6 +112,7 @@ export interface Backend {
   readonly name: string;
   readonly exact: boolean;
   readonly threads: number;
+  readonly logitMath: LogitMath;
   /** Memory outside the V8 heap, 4096-byte aligned, zeroed. */
   allocate(bytes: number): ArrayBuffer;
   /** Gives a part of memory of `allocate` back to the system: whole pages of it are zero, and take no memory, until they

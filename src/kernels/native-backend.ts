@@ -17,6 +17,11 @@ export function createNativeBackend(addon: Addon, options: { threads: number; ke
     name: pool.kernel,
     exact: true,
     threads: options.threads,
+    logitMath: {
+      greatest: logits => native(() => addon.greatest(logits)),
+      weigh: (logits, max, inverse, weights) =>
+        native(() => addon.weigh(pool, logits, max, inverse, weights)),
+    },
     allocate: bytes => native(() => addon.allocate(bytes)),
     discard: (memory, offset, bytes) => native(() => addon.discard(memory, offset, bytes)),
     release: memory => native(() => addon.release(memory)),

@@ -23,6 +23,7 @@ import type {
   RunStats,
   Step,
 } from './backend.ts';
+import { SCRIPT_LOGIT_MATH } from './logit-math.ts';
 import { refuseFeatures } from './onnx-features.ts';
 import { KvStore } from './onnx-kv-store.ts';
 import {
@@ -60,6 +61,7 @@ export function createOnnxBackend(ort: OrtModule, options: OnnxBackendOptions): 
     name: 'onnxruntime',
     exact: false,
     threads: options.threads,
+    logitMath: SCRIPT_LOGIT_MATH,
     allocate: bytes => new ArrayBuffer(bytes),
     discard: (memory, offset, bytes) => new Uint8Array(memory, offset, bytes).fill(0),
     release: memory => {

@@ -3,6 +3,7 @@ import { createEngine, type Engine } from '../../src/engine/engine.ts';
 import { type GenerateEvent, GREEDY } from '../../src/engine/generate.ts';
 import { EVENTS_AHEAD } from '../../src/engine/generation.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { type FakeOptions, FakeRunner, modelLogits, VOCABULARY } from './fake-runner.ts';
 import { collect, expectedEvents, request, turns } from './requests.ts';
 
@@ -12,7 +13,10 @@ function start(
   maxQueue = 8,
 ): { runner: FakeRunner; engine: Engine } {
   const runner = new FakeRunner(options);
-  return { runner, engine: createEngine({ runner, limits: { maxSequences, maxQueue } }) };
+  return {
+    runner,
+    engine: createEngine({ runner, logitMath: SCRIPT_LOGIT_MATH, limits: { maxSequences, maxQueue } }),
+  };
 }
 
 const idle = (engine: Engine): void => {
@@ -117,7 +121,12 @@ describe('generate', () => {
     runner.onRun = () => {
       now += 500;
     };
-    const engine = createEngine({ runner, clock: () => now, limits: { maxSequences: 1, maxQueue: 0 } });
+    const engine = createEngine({
+      runner,
+      logitMath: SCRIPT_LOGIT_MATH,
+      clock: () => now,
+      limits: { maxSequences: 1, maxQueue: 0 },
+    });
     await collect(engine, request(1, 3, { maxTokens: 5 }));
     expect(engine.stats().tokensPerSecond).toBe(2.5);
   });
@@ -183,7 +192,9 @@ describe('limits', () => {
       { maxSequences: 0, maxQueue: 1 },
       { maxSequences: 1, maxQueue: Number.NaN },
     ]) {
-      expect(() => createEngine({ runner, limits })).toThrow(code('BAD_OPTION'));
+      expect(() => createEngine({ runner, logitMath: SCRIPT_LOGIT_MATH, limits })).toThrow(
+        code('BAD_OPTION'),
+      );
     }
   });
 });

@@ -6,6 +6,7 @@ import {
 } from '../../src/engine/generate.ts';
 import { Sampler } from '../../src/engine/sampler.ts';
 import { TokenHistory } from '../../src/engine/token-history.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { modelLogits, VOCABULARY } from './fake-runner.ts';
 
 /** A request with a prompt of `length` tokens that differs by `seed`. */
@@ -22,7 +23,7 @@ export function request(seed: number, length: number, more: Partial<GenerateRequ
 
 /** The answer by the definition: one request, no pages, no passes. */
 export function expectedEvents(r: GenerateRequest, context = 512): GenerateEvent[] {
-  const sampler = new Sampler();
+  const sampler = new Sampler(SCRIPT_LOGIT_MATH);
   const history = new TokenHistory();
   for (const id of r.prompt) history.addPrompt(id);
   for (const id of r.generated) history.addOutput(id);

@@ -3,6 +3,7 @@ import { GREEDY, type Sampling } from '../../src/engine/generate.ts';
 import { uniform } from '../../src/engine/random.ts';
 import { Sampler } from '../../src/engine/sampler.ts';
 import { TokenHistory } from '../../src/engine/token-history.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 
 /** Logits about normal with deviation 3, with ties where `steps` is not 0. */
 function randomRow(seed: number, length: number, steps = 0): Float32Array {
@@ -67,7 +68,7 @@ function referenceToken(logits: readonly number[], s: Sampling, counter: number)
 
 describe('Sampler', () => {
   it('agrees with sorting everything, for many settings, and leaves the row as it was', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     let cases = 0;
     for (const length of [1, 7, 300]) {
       for (const steps of [0, 2]) {
@@ -101,7 +102,7 @@ describe('Sampler', () => {
   });
 
   it('draws with the probabilities of the softmax', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     const row = Float32Array.from([1, 0, -1, 2, 0.5]);
     const s: Sampling = { ...GREEDY, temperature: 0.8, seed: 77 };
     const weights = [...row].map(x => Math.exp(x / 0.8));
@@ -120,7 +121,7 @@ describe('Sampler', () => {
   });
 
   it('draws only what the filters leave, and all of it', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     // Probabilities 0.4, 0.3, 0.2, 0.1.
     const row = Float32Array.from([0.1, 0.4, 0.2, 0.3].map(Math.log));
     const drawn = (more: Partial<Sampling>): number[] => {
@@ -138,7 +139,7 @@ describe('Sampler', () => {
   });
 
   it('takes the lowest id of equal logits', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     const row = new Float32Array(1000).fill(-3);
     row[17] = 2;
     row[400] = 2;
@@ -155,7 +156,7 @@ describe('Sampler', () => {
   });
 
   it('divides the penalties as defined: repetition over the prompt too, presence and frequency over the output', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     const row = Float32Array.from([3, 2.9, 2.8, 0]);
     const pick = (more: Partial<Sampling>, prompt: number[], output: number[]): number =>
       sampler.sample(row, { ...GREEDY, ...more }, history(prompt, output), 0);
@@ -169,7 +170,7 @@ describe('Sampler', () => {
   });
 
   it('serves rows of other lengths in turn', () => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     const s: Sampling = { ...GREEDY, temperature: 1, topP: 0.9, logitBias: new Map([[0, 1]]) };
     for (const length of [10, 500, 20]) {
       const row = randomRow(length, length);
@@ -178,7 +179,7 @@ describe('Sampler', () => {
   });
 
   it.each([0, 1])('refuses rows that are not numbers, at temperature %d', temperature => {
-    const sampler = new Sampler();
+    const sampler = new Sampler(SCRIPT_LOGIT_MATH);
     const s = { ...GREEDY, temperature };
     const failure = expect.objectContaining({ code: 'KERNEL_FAILED' });
     for (const at of [0, 5, 9]) {

@@ -3,6 +3,7 @@ import { createEngine, type Engine } from '../../src/engine/engine.ts';
 import { type GenerateEvent, type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { uniform } from '../../src/engine/random.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { FakeRunner } from './fake-runner.ts';
 import { expectedEvents, request, turns } from './requests.ts';
 
@@ -82,7 +83,11 @@ it(`${REQUESTS} requests with cancels and failures end with every page free (POT
   const dice = new Dice(SEED);
   const runner = new FakeRunner({ kvPages: 20, maxTokens: 24, maxLogitRows: 5, context: 160 });
   unreliable(runner, dice);
-  const engine = createEngine({ runner, limits: { maxSequences: 6, maxQueue: 60 } });
+  const engine = createEngine({
+    runner,
+    logitMath: SCRIPT_LOGIT_MATH,
+    limits: { maxSequences: 6, maxQueue: 60 },
+  });
   const running: Promise<Outcome>[] = [];
   for (let i = 0; i < REQUESTS; i++) {
     running.push(consume(engine, dice));

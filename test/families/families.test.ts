@@ -5,6 +5,7 @@ import { createEngine } from '../../src/engine/engine.ts';
 import { GREEDY } from '../../src/engine/generate.ts';
 import { PlanRunner } from '../../src/engine/plan-runner.ts';
 import type { Backend } from '../../src/kernels/backend.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { createNativeBackend } from '../../src/kernels/native-backend.ts';
 import { buildPack } from '../../src/model/build-pack.ts';
 import { openPackFolder, type PackFolder } from '../../src/pack/pack-folder.ts';
@@ -98,7 +99,11 @@ test.each([
     const runner = new PlanRunner({ setTimeout, clearTimeout: () => undefined });
     const embed = (ids: readonly number[], target: Float32Array) => cluster.embed(ids, target);
     runner.begin({ epoch: 1, device: cluster.devices[0]!, star: null, kvPages: 64, embed });
-    const engine = createEngine({ runner, limits: { maxSequences: 1, maxQueue: 1 } });
+    const engine = createEngine({
+      runner,
+      logitMath: SCRIPT_LOGIT_MATH,
+      limits: { maxSequences: 1, maxQueue: 1 },
+    });
     const request = { prompt, generated: [], maxTokens: 12, stopTokens: [], sampling: GREEDY };
     const events = await collect(engine, request);
     await engine.close();

@@ -53,6 +53,8 @@ export const OPTIONAL: Readonly<Record<string, readonly number[]>> = { crc32c: [
 export const SAY_HOW_MUCH: Readonly<Record<string, readonly number[]>> = {
   setBatch: [5],
   run: [1],
+  greatest: [0],
+  weigh: [1],
   testQuantize: [1],
   testHadamard: [1],
   testRmsnorm: [1],
@@ -123,6 +125,8 @@ export function rightCalls(addon: Addon): Readonly<Record<string, (guarded: Guar
         g.array(frequencies),
       ),
     run: g => plain(model, g.array(program), true),
+    greatest: g => plain(g.array(floats(21))),
+    weigh: g => plain(pool, g.array(floats(21)), 1, 0.5, g.array(floats(21))),
     tileShape: g => plain(g.array(shapeNumbers(shape, LIMITS))),
     testW4: g =>
       plain(kernel, g.array(bytes(2 * 2 * 288)), 2, 64, g.array(floats(192)), 3, 8, g.array(floats(96))),

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import type { Backend, Step } from '../../src/kernels/backend.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { calibrate } from '../../src/model/calibrate.ts';
 import { fixedPointScales, TileOutputs } from '../../src/model/calibrate-ranges.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
@@ -30,6 +31,7 @@ function scripted(output: (layer: number, half: string, channel: number) => numb
     name: 'scripted',
     exact: true,
     threads: 1,
+    logitMath: SCRIPT_LOGIT_MATH,
     allocate: bytes => new ArrayBuffer(bytes),
     discard: () => undefined,
     release: () => void log.released++,

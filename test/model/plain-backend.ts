@@ -1,4 +1,5 @@
 import type { Backend, Batch, Half, ModelMemory, PlacedTile, Step } from '../../src/kernels/backend.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import type { TileKind } from '../../src/pack/manifest.ts';
 import {
   constantOffset,
@@ -19,6 +20,7 @@ export function plainBackend(): Backend {
     name: 'plain',
     exact: false,
     threads: 1,
+    logitMath: SCRIPT_LOGIT_MATH,
     allocate: bytes => new ArrayBuffer(bytes),
     discard: () => undefined,
     release: () => undefined,

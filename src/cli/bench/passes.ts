@@ -11,7 +11,12 @@ export const promptOf = (tokens: number, salt: number): number[] =>
   Array.from({ length: tokens }, (_, i) => 10 + ((salt * 37 + i * 101) % 389));
 
 export const engineOf = (lane: Lane): Engine =>
-  createEngine({ runner: lane.runner, limits: { maxSequences: 1, maxQueue: 1 }, defer: setImmediate });
+  createEngine({
+    runner: lane.runner,
+    logitMath: lane.logitMath,
+    limits: { maxSequences: 1, maxQueue: 1 },
+    defer: setImmediate,
+  });
 
 /** Seconds a token of a greedy answer of `tokens` tokens, as the engine gives it: the median of all but the first. */
 export async function decodeSeconds(engine: Engine, tokens: number, salt: number): Promise<number> {

@@ -10,6 +10,7 @@ import { deviceTiles } from '../../engine/device-tiles.ts';
 import { PlanRunner } from '../../engine/plan-runner.ts';
 import { PotluckError } from '../../errors/errors.ts';
 import type { Addon } from '../../kernels/addon.ts';
+import type { LogitMath } from '../../kernels/logit-math.ts';
 import { Embedding } from '../../model/embedding.ts';
 import { readFully } from '../../pack/file-system.ts';
 import type { PackFolder } from '../../pack/pack-folder.ts';
@@ -23,6 +24,7 @@ export interface Lane {
   readonly threads: number;
   readonly device: DevicePass;
   readonly runner: PlanRunner;
+  readonly logitMath: LogitMath;
 }
 
 export interface LaneOptions {
@@ -177,7 +179,7 @@ export class ResidentModel {
       kvPages: this.pages.length,
       embed: (ids, target) => this.#embedding.embed(ids, target),
     });
-    return { kernel: loaded.backend.name, threads, device, runner };
+    return { kernel: loaded.backend.name, threads, device, runner, logitMath: loaded.backend.logitMath };
   }
 
   async close(): Promise<void> {

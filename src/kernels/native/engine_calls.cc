@@ -12,6 +12,7 @@
 #include "batch_args.h"
 #include "dispatch.h"
 #include "executor.h"
+#include "logit_calls.h"
 #include "memory.h"
 #include "program.h"
 #include "shape_args.h"
@@ -190,6 +191,14 @@ napi_value close_pool(napi_env env, napi_callback_info info) {
   }
   pool->close();
   return nullptr;
+}
+
+// weigh(pool, logits, max, inverse, weights)
+napi_value weigh(napi_env env, napi_callback_info info) {
+  napi_value argument[5];
+  std::shared_ptr<PoolHandle> pool;
+  if (!arguments(env, info, 5, argument) || !unwrap_object(env, argument[0], "pool", &kPoolTag, &pool)) return nullptr;
+  return weigh_row(env, *pool->engine->kernels, argument + 1);
 }
 
 // Copies the constants, and checks that every scale is a power of two whose inverse is finite.
@@ -374,7 +383,8 @@ bool register_engine(napi_env env, napi_value exports) {
          set_function(env, exports, "createModel", create_model) &&
          set_function(env, exports, "closeModel", close_model) &&
          set_function(env, exports, "setConstants", set_constants) && set_function(env, exports, "setBatch", set_batch) &&
-         set_function(env, exports, "run", run) && set_function(env, exports, "tileShape", tile_shape_call);
+         set_function(env, exports, "run", run) && set_function(env, exports, "weigh", weigh) &&
+         set_function(env, exports, "greatest", greatest_call) && set_function(env, exports, "tileShape", tile_shape_call);
 }
 
 }  // namespace potluck

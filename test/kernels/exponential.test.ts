@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { exponential, MOST } from '../../src/engine/exponential.ts';
+import { exponential, MOST } from '../../src/kernels/exponential.ts';
 
 test('agrees with Math.exp from -MOST to 0', () => {
   expect(exponential(0)).toBe(1);

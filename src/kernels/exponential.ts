@@ -1,4 +1,4 @@
-import { power } from '../kernels/power.ts';
+import { power } from './power.ts';
 
 /**
  * exp(x) for many x from -MOST to 0, the same on every machine: only +, -, * and tables that `power` fills. x is
