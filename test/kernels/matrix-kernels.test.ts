@@ -29,12 +29,25 @@ function product(
   return out.subarray(0, tokens * rows);
 }
 
-/** x as the kernels see it: steps times a scale for each group of 32; in double precision. */
-function quantized(x: Float32Array, bits: 8 | 4): Float64Array {
-  const scale = new Float32Array(x.length / 32);
-  const q = new Int8Array(x.length);
-  addon.testQuantize('reference', x, bits, q, scale, new Int32Array(scale.length));
-  return Float64Array.from(q, (value, i) => value * scale[Math.floor(i / 32)]!);
+/** Rows of x, [tokens, columns], as the kernels see them: steps times their scale; in double precision. */
+function quantized(x: Float32Array, columns: number, bits: 8 | 4): Float64Array {
+  const out = new Float64Array(x.length);
+  for (let row = 0; row < x.length; row += columns) {
+    const scale = new Float32Array(columns / 32);
+    const q = new Int8Array(columns);
+    addon.testQuantize(
+      'reference',
+      x.slice(row, row + columns),
+      bits,
+      q,
+      scale,
+      new Int32Array(columns / 32),
+    );
+    q.forEach((value, i) => {
+      out[row + i] = value * scale[Math.floor(i / 32)]!;
+    });
+  }
+  return out;
 }
 
 /** Every output is within the bound that its own terms give: `roundings` of the sum of magnitudes. */
@@ -89,7 +102,7 @@ describe.each(variants)('%s', kernel => {
         for (const bits of [8, 4] as const) {
           const out = product(w4(bits), kernel, panel, x, 3);
           expect(floatBits(out)).toEqual(floatBits(product(w4(bits), 'reference', panel, x, 3)));
-          expectNear(out, panel, quantized(x, bits), 3, columns / 32 + 2);
+          expectNear(out, panel, quantized(x, columns, bits), 3, columns / 32 + 2);
         }
       }
     },
