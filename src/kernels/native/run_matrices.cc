@@ -4,6 +4,9 @@
 
 namespace potluck {
 
+// Tokens of one item where there are many: so many that weights are used often, so few that threads end together.
+constexpr int64_t kItemTokens = 128;
+
 void ThreadRun::matmul(const uint8_t* at, const Panel& panel, int64_t block, int blocks, const Rows& rows,
                        const float* a4, int64_t first, int count, float* out, size_t stride) {
   const uint8_t* from = at + panel.offset + block * m_.shape.block_bytes(panel.columns);
@@ -25,11 +28,14 @@ int64_t ThreadRun::item_blocks(int64_t blocks) const {
 void ThreadRun::output_panels(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows) {
   const int64_t all = panel.padded_rows / kBlockRows, tiles = int64_t(step.tile_count);
   if (tokens_ > kTokenChunk) {
-    // An item is a part of all sums: weights are used for many tokens, which takes longer than reading them.
-    const int64_t chunk = item_blocks(all);
-    pool_.each((all + chunk - 1) / chunk, [&](int64_t item) {
-      const int64_t block = item * chunk, blocks = std::min(chunk, all - block);
-      for (int64_t i = 0; i < tiles; i++) output_blocks(step, panel, a4_at, rows, i, block, blocks, m_.partial);
+    // An item is a part of all sums: weights are used for many tokens, which takes longer than reading them. Expert tiles have
+    // other tokens each.
+    const int64_t chunk = item_blocks(all), together = step.op == Op::tiles ? kItemTokens : tokens_;
+    const int64_t spans = (tokens_ + together - 1) / together;
+    pool_.each((all + chunk - 1) / chunk * spans, [&](int64_t item) {
+      const int64_t block = item / spans * chunk, blocks = std::min(chunk, all - block), token = item % spans * together;
+      for (int64_t i = 0; i < tiles; i++)
+        output_blocks(step, panel, a4_at, rows, i, block, blocks, {token, token + together}, m_.partial);
     });
     return;
   }
@@ -38,23 +44,25 @@ void ThreadRun::output_panels(const Step& step, const Panel& panel, int64_t a4_a
   std::fill(mine_.partial, mine_.partial + size_t(tokens_) * width(), 0);
   pool_.each_stretch(all * tiles, [&](int64_t from, int64_t to) {
     by_tile(from, to, all, [&](int64_t i, int64_t first, int64_t past) {
-      output_blocks(step, panel, a4_at, rows, i, first, past - first, mine_.partial);
+      output_blocks(step, panel, a4_at, rows, i, first, past - first, {0, tokens_}, mine_.partial);
     });
   });
   add_sums();
 }
 
 void ThreadRun::output_blocks(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows, int64_t i,
-                              int64_t block, int64_t blocks, int32_t* sums) {
+                              int64_t block, int64_t blocks, Span tokens, int32_t* sums) {
   const float limit = m_.limit[step.half];
   const Picked picked = pick(step, i);
-  const int64_t most = kMostOutputs / std::min<int64_t>(std::max<int64_t>(picked.count, 1), kTokenChunk);
+  const int64_t past_token = std::min(tokens.past, picked.count), token_count = past_token - tokens.first;
+  const int64_t most = kMostOutputs / std::clamp<int64_t>(token_count, 1, kTokenChunk);
   for (const int64_t end = block + blocks; block < end; block += most) {
     const int64_t now = std::min(most, end - block);
     const size_t channel = size_t(block * kBlockRows), stride = size_t(now) * 16;
     const int channels = int(std::min(stride, width() - channel));
     const float* scale = m_.scale(step.layer, step.half) + channel;
-    by_token_chunks(picked.count, [&](int64_t first, int count) {
+    by_token_chunks(token_count, [&](int64_t from, int count) {
+      const int64_t first = tokens.first + from;
       matmul(tile(step, i).at, panel, block, int(now), rows, a4_of(tile(step, i), a4_at),
              i * m_.limits.max_tokens + first, count, mine_.block, stride);
       for (int t = 0; t < count; t++) {

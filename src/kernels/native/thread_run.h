@@ -52,9 +52,13 @@ class ThreadRun {
   // Adds the output panels of all tiles. Row of tile i and its n-th token in `rows`: i * max_tokens + n.
   // a4_at: where a tile has what they were quantized by.
   void output_panels(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows);
-  // Adds row blocks of the panel of tile i to `sums`: [tokens, width]; at most kMostBlocks where tokens are many.
+  struct Span {
+    int64_t first, past;
+  };
+  // Adds row blocks of the panel of tile i to `sums`: [tokens, width]; at most kMostBlocks where tokens are many. `tokens`: of
+  // those that the tile computes, if there are so many.
   void output_blocks(const Step& step, const Panel& panel, int64_t a4_at, const Rows& rows, int64_t i, int64_t block,
-                     int64_t blocks, int32_t* sums);
+                     int64_t blocks, Span tokens, int32_t* sums);
   // Adds the sums of all threads to m_.partial.
   void add_sums();
 
