@@ -75,6 +75,9 @@ interface Waiting {
 }
 
 const USUAL_READ_DEPTH = 8;
+/** How much of the ring may be handed out while the disk has enough to read, and while it has not. */
+const BUSY_SHARE = 1 / 2;
+const IDLE_SHARE = 1 / 4;
 const IN_MEMORY: ReadonlySet<LoadStatus> = new Set(['reading', 'ready', 'failed', 'leaving']);
 
 /**
@@ -114,9 +117,15 @@ export class Window {
     return this.#loaded === this.#layout.runs.length;
   }
 
-  /** True where so much of the ring is handed out that reading ahead would soon stop: compute, and release. */
+  /**
+   * True where so much of the ring is handed out that reading ahead would soon stop, or a little where it has stopped, as the
+   * ring is full: compute, and release.
+   */
   get pressed(): boolean {
-    return !this.resident && 2 * heldBytes(this.#state) >= this.#state.ringBytes;
+    if (this.resident) return false;
+    const { reading, ringBytes, layout } = this.#state;
+    const share = 2 * reading < layout.readDepth ? IDLE_SHARE : BUSY_SHARE;
+    return heldBytes(this.#state) >= share * ringBytes;
   }
 
   /** Bytes of the weights memory that were written and not given back. */

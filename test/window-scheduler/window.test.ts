@@ -76,6 +76,38 @@ function atOnce(placed: PlacedNow[] | Promise<PlacedNow[]>): PlacedNow[] {
   return placed;
 }
 
+describe('a window whose disk has nothing to read', () => {
+  it('is pressed by a little that is handed out, and by half of the ring while the disk reads', async () => {
+    const ring = { ...manualWindow(40, 20).plan, ringBytes: 16 * PAGE };
+    const { window, source } = manualWindow(40, 20, { plan: ring, readDepth: 2 });
+    const streamed = Array.from({ length: 40 }, (_, tile) => tile).filter(
+      tile => ring.pinOrder.indexOf(tile) >= pinnedCount(ring, 20 * PAGE),
+    );
+    void window.start();
+    while (source.pending.size > 0) await source.end([...source.pending.keys()][0]!);
+    await window.pass(async () => {
+      const take = (count: number): number[] =>
+        Array.from({ length: count }, () => {
+          const tile = next++;
+          atOnce(window.take([tile]));
+          return tile;
+        });
+      let next = 0;
+      let taken: number[] = [];
+      while (!window.pressed) taken.push(...take(1));
+      expect(taken.filter(tile => streamed.includes(tile))).toHaveLength(2);
+      window.release(taken);
+      await settled();
+      // Reads are under way now, in place of what was given back.
+      expect(source.pending.size).toBe(2);
+      expect(window.pressed).toBe(false);
+      taken = take(4);
+      expect(window.pressed).toBe(false);
+      window.release(taken);
+    });
+  });
+});
+
 describe('a window that holds everything', () => {
   it('is never pressed, with a ring and without one', async () => {
     for (const ringBytes of [0, 2 * PAGE]) {
