@@ -62,8 +62,6 @@ export interface Accounted {
   readonly account: MemoryAccount;
   /** Most KV pages: so many that the least window, and the logits of the largest pass, still fit beside them. */
   readonly mostKvPages: number;
-  /** Bytes that one sequence of full length takes beyond `account.kv`. */
-  readonly contextBytes: number;
 }
 
 /**
@@ -103,16 +101,8 @@ export function accountMemory(input: AccountInput): Accounted {
   return {
     account: { ...fixed, kv: kv + slack, weights: Math.floor(weights / 4096) * 4096 },
     mostKvPages,
-    contextBytes: Math.max(0, contextPages * pageBytes - kv),
   };
 }
-
-/**
- * Of `weights` bytes for tiles, those that a plan may take for good, as its ring: one sequence of full length fits beside
- * them, unless that took more than half. `least`: of the window.
- */
-export const lastingWeights = (weights: number, contextBytes: number, least: number): number =>
-  Math.max(least, weights / 2, weights - contextBytes);
 
 function tooSmall(budget: number, least: number, process: number): PotluckError {
   return new PotluckError(

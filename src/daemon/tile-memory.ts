@@ -8,7 +8,6 @@ import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.
 import { leastRingBytes, leastWindowBytes, planWindow } from '../window-scheduler/plan-window.ts';
 import type { WindowTile } from '../window-scheduler/tile-runs.ts';
 import { Window } from '../window-scheduler/window.ts';
-import { lastingWeights } from './memory-account.ts';
 import type { MemoryKeeper, OpenMemory } from './memory-keeper.ts';
 import type { LocalModel } from './model-store.ts';
 import { TIMERS } from './timers.ts';
@@ -61,13 +60,12 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     frameBytes: options.frameBytes,
     logitRowBytes: options.logitRowBytes,
   };
-  const { account, contextBytes } = keeper.plan(needs);
-  const { weights } = account;
+  const { weights } = keeper.plan(needs).account;
   // A tile of the window is read in every pass, one of an expert only in some: the window comes first.
   const budget = Math.min(windowTotal, weights - leastExperts);
   const expertBytes = expertTotal === 0 ? 0 : Math.min(expertTotal, weights - budget);
   const least = leastWindowBytes(order);
-  const plan = planWindow(order, lastingWeights(budget, contextBytes, least), diskRate);
+  const plan = planWindow(order, budget, diskRate);
   const leastWindow = Math.max(least, Math.min(windowTotal, leastRingBytes(plan))) + expertBytes;
   const { mostKvPages: kvPages } = keeper.plan({ ...needs, leastWindow });
   // As much as may ever stay; one buffer of this Node holds no more than MAX_LENGTH, and what is over streams.

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { type AccountInput, accountMemory, lastingWeights } from '../../src/daemon/memory-account.ts';
+import { type AccountInput, accountMemory } from '../../src/daemon/memory-account.ts';
 import { passLimits } from '../../src/engine/device-tiles.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
 import { plainFeatures } from '../../src/pack/plain-shape.ts';
@@ -94,14 +94,6 @@ test('too little says the least that would do, and that does', () => {
   const least = Number(/at least (\d+) MiB/.exec(message)?.[1]);
   expect(least).toBeGreaterThan(64);
   expect(() => accountMemory({ ...input, budget: least << 20 })).not.toThrow();
-});
-
-test('a sequence of full length fits beside the ring of a window, unless it took more than half', () => {
-  const { contextBytes, account } = accountMemory({ ...input, budget: 130 << 20 });
-  expect(account.kv + contextBytes).toBe((1024 / PAGE_POSITIONS) * kvPageBytes(shape, 40) + kvSlackBytes(40));
-  expect(lastingWeights(100, 30, 4)).toBe(70);
-  expect(lastingWeights(100, 80, 4)).toBe(50);
-  expect(lastingWeights(10, 30, 8)).toBe(8);
 });
 
 test('logits of the links are in the account: of one row at first, then of the most that were asked for, and of all in what pages leave', () => {
