@@ -6,14 +6,16 @@ import { type TransferPatience, transferMilliseconds } from './transfer-deadline
 
 /** A device that sends nothing for this long is given up. */
 const IDLE_MILLISECONDS = 15_000;
+/** How often a device is asked that sends to too many others: each time the request waits for its turn there. */
+const MOST_ASKS = 12;
 
 /**
- * GETs from another device's link port: the body of a 200, else BUSY or DEVICE_LOST. The body ends with DEVICE_LOST where it comes
+ * GETs from another device's link port: the body of a 200, else DEVICE_LOST, or BUSY where no turn came in MOST_ASKS times. The body ends with DEVICE_LOST where it comes
  * slower than `patience` allows.
  */
 export function httpGetter(host: string, port: number, patience: TransferPatience) {
   const received = receivedBytes();
-  return (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> =>
+  const ask = (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> =>
     new Promise((resolve, reject) => {
       const from = `GET ${path} from ${host}:${port}`;
       const lost = (reason: string) => new PotluckError('DEVICE_LOST', `${from}: ${reason}`);
@@ -34,6 +36,15 @@ export function httpGetter(host: string, port: number, patience: TransferPatienc
       call.on('timeout', () => call.destroy(new Error(`nothing came for ${IDLE_MILLISECONDS} ms`)));
       call.on('error', error => reject(lost(error.message)));
     });
+  return async (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> => {
+    for (let asked = 1; ; asked++) {
+      try {
+        return await ask(path, signal);
+      } catch (error) {
+        if (asked === MOST_ASKS || !(error instanceof PotluckError && error.code === 'BUSY')) throw error;
+      }
+    }
+  };
 }
 
 function limitTime(

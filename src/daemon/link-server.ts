@@ -40,6 +40,8 @@ export async function openLinkServer(options: LinkServerOptions): Promise<LinkSe
   server.maxConnections = MOST_CONNECTIONS;
   server.headersTimeout = 10_000;
   server.requestTimeout = 60_000;
+  // Whoever asks for more asks on another connection, of which there are so many: none can queue requests without end.
+  server.maxRequestsPerSocket = 1;
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,

@@ -96,7 +96,10 @@ export function accountMemory(input: AccountInput): Accounted {
     leastPages,
     Math.min(wanted, Math.floor((left - leastWindow - moreLogits) / pageBytes)),
   );
-  const kv = Math.min(mostKvPages, Math.max(leastPages, input.kvPagesUsed)) * pageBytes;
+  // Pages that were written stay, also where there would be fewer now.
+  const kv = Math.max(leastPages, input.kvPagesUsed) * pageBytes;
+  if (left - kv < leastWindow)
+    throw tooSmall(budget ?? 0, fixedBytes + kv + leastWindow, fixed.process + fixed.reserve);
   const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
   return {
     account: { ...fixed, kv: kv + slack, weights: Math.floor(weights / 4096) * 4096 },

@@ -169,6 +169,7 @@ export class Candidates {
   draw(u: number): number {
     const sums = this.#sums;
     const goal = u * this.#addUp();
+    this.#logits = this.#gathered; // the row may belong to a model that is closed before the next draw
     let sum = 0;
     let part = 0;
     for (; part < Math.ceil(this.count / SUMMED) && sum + sums[part]! <= goal; part++) sum += sums[part]!;

@@ -43,7 +43,7 @@ export const ERRORS = {
   DISK_FULL: { status: 507, meaning: 'There is too little free space on the disk.' },
   // memory and compute
   MEMORY_TOO_SMALL: { status: 500, meaning: 'The memory budget is under the least that would do.' },
-  BUSY: { status: 503, meaning: 'Too many requests are waiting.' },
+  BUSY: { status: 503, meaning: 'Too many requests, or transfers to other devices, are waiting.' },
   KERNEL_UNKNOWN: {
     status: 500,
     meaning: 'POTLUCK_KERNEL names no kernel, or one that this processor cannot run.',

@@ -4,7 +4,7 @@ import { exponential, MOST } from './exponential.ts';
 export interface LogitMath {
   /** Place of the greatest, the lowest of equal ones; of a NaN where there is one above it; -1 where all are -Infinity. */
   greatest(logits: Float32Array): number;
-  /** weights[i] = exp((logits[i] - max) * inverse), 0 where that is under e^-87; max: of the logits, inverse: above 0, finite. */
+  /** weights[i] = exp((logits[i] - max) * inverse), 0 where that is under e^-87 (a script: e^-64); max: of the logits, inverse: above 0, finite. */
   weigh(logits: Float32Array, max: number, inverse: number, weights: Float32Array): void;
 }
 

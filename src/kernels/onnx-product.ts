@@ -4,7 +4,7 @@ import { type AccuracyLevel, type ProductWeights, productModelBytes } from './on
 /** What is used of the module `onnxruntime-node`. */
 export type OrtModule = Pick<typeof Ort, 'InferenceSession' | 'Tensor'>;
 
-/** int8 activations in groups of 32 are what docs/numerics.md has; for few tokens they are several times faster than float32 ones. */
+/** int8 activations in groups of 32 come near what docs/numerics.md has (blocks of 128); for few tokens they are several times faster than float32 ones. */
 const ACCURACY_LEVEL: AccuracyLevel = 4;
 
 /** A matrix product that onnxruntime computes; it owns a copy of the weights. */

@@ -56,7 +56,7 @@ export function vocabularyBytes({ pieces, scores, merges }: VocabularyParts): Ui
 
 /** The vocabulary in the bytes of a vocabulary.bin, which it uses in place; `file` names it. Throws PACK_INVALID. */
 export function readVocabulary(bytes: Uint8Array, file: string): Vocabulary {
-  const whole = bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
+  const whole = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
   if (whole.length < HEADER_BYTES) throw invalidPack(file, 'is too short for a vocabulary');
   const header = [...new Uint32Array(whole.buffer, whole.byteOffset, 4)];
   const [kind, tokens, , merges] = header as [number, number, number, number];

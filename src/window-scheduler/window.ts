@@ -118,8 +118,8 @@ export class Window {
   }
 
   /**
-   * True where so much of the ring is handed out that reading ahead would soon stop, or a little where it has stopped, as the
-   * ring is full: compute, and release.
+   * True where so much of the ring is handed out that reading ahead would soon stop, or a quarter where few reads are
+   * under way, as there is no room: compute, and release.
    */
   get pressed(): boolean {
     if (this.resident) return false;

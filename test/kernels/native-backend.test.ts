@@ -121,6 +121,25 @@ describe.each(SHAPES)('%s', (_, shape) => {
     device.close();
   });
 
+  it('gives the same bits in one pass of many tokens as in small ones', async () => {
+    const made = backend('', 2);
+    const options = { maxTokens: 168, kvPages: 12 };
+    const many = new SmallDevice(made, makeSmallModel(shape), options);
+    const whole = await runPass(many, makeBatch([0, 0, 0], [60, 61, 46]));
+    const few = new SmallDevice(made, makeSmallModel(shape), options);
+    const parts: Float32Array[][] = [[], [], []];
+    for (let at = 0; at < 61; at += 10) {
+      const counts = [60, 61, 46].map(count => Math.min(10, Math.max(0, count - at)));
+      const rows = await runPass(few, makeBatch([at, at, at], counts));
+      counts.forEach((count, i) => {
+        parts[i]!.push(...rows.splice(0, count));
+      });
+    }
+    expect(bits(whole)).toEqual(bits(parts.flat()));
+    many.close();
+    few.close();
+  });
+
   it('gives the same bits tile by tile as in one list', async () => {
     const made = backend('', 2);
     const device = new SmallDevice(made, makeSmallModel(shape));

@@ -79,6 +79,8 @@ struct Run final : Job {
   // The JavaScript thread sleeps while threads compute, and takes 50 us to wake: as long as the head of a small model. It
   // wakes then, and waits for the end.
   void nearly_done() override {
+    if (early_called) return;
+    early_called = true;
     head_from = Clock::now();
     if (!wakes_early) return;
     early = true;
@@ -107,6 +109,7 @@ struct Run final : Job {
   napi_threadsafe_function report = nullptr;
   napi_deferred deferred = nullptr;
   std::atomic<State> state{State::running};
+  bool early_called = false;  // of the thread that computes the head: a program may have two
   bool wakes_early = false;
   bool early = false;  // a call was made before the end, and was not heard yet
   bool reported = false;
@@ -368,7 +371,8 @@ napi_value run(napi_env env, napi_callback_info info) {
   napi_ref_threadsafe_function(env, pool.report);
   handle->model->running = true;
   // A core of its own for the JavaScript thread, or it would take one from those that compute.
-  const bool spare = unsigned(pool.engine->pool.threads()) < std::thread::hardware_concurrency();
+  static const unsigned cores = std::thread::hardware_concurrency();
+  const bool spare = unsigned(pool.engine->pool.threads()) < cores;
   job->wakes_early = eager && spare && handle->head_seconds < kMostAhead;
   job->started = Clock::now();
   pool.engine->pool.set_eager(eager);

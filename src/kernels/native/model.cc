@@ -69,7 +69,7 @@ void Model::place(uint8_t* base, size_t* bytes) {
     t.picked = reinterpret_cast<int32_t*>(floats(shape.experts > 0 ? tokens : 0));
     t.picked_weights = floats(shape.experts > 0 ? tokens : 0);
     t.gathered = shape.experts > 0 ? take(size_t(kTokenChunk) * (w4 ? input.quantized.stride : input.stride * 4)) : nullptr;
-    t.hidden = floats(w4 ? size_t(kMostOutputs) / 4 * 32 : 0);
+    t.hidden = floats(w4 ? size_t(std::max(kMostOutputs, kHiddenBlocks)) / 4 * 32 : 0);
     t.partial = reinterpret_cast<int32_t*>(floats(size_t(std::min<int64_t>(kTokenChunk, limits.max_tokens) * shape.width)));
     t.scores = floats(size_t(kHeadsAtOnce * most_positions()));
     t.queries = take(kHeadsAtOnce * quantized_row_bytes(size_t(round_up(shape.head_dim, kGroup))));

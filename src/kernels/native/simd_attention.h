@@ -212,9 +212,11 @@ inline void ask_for(const uint8_t* from, size_t bytes) {
   for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 2);
 }
 
-// What a part of a page is for the next call: asked of memory while this one computes with what is here already.
-inline void ask_for_next(const AttentionArgs& a, int page, size_t from, size_t past) {
-  if (a.next == nullptr) return;
+// Asks for a part of a page of the next call while this one computes with what is here already: once for all heads, and no
+// more than leaves this call's own pages in the second level cache.
+constexpr int kNextPages = 256;
+inline void ask_for_next(const AttentionArgs& a, int head, int page, size_t from, size_t past) {
+  if (a.next == nullptr || head != 0 || page - a.first_page() >= kNextPages) return;
   const uint8_t* at = a.next + size_t(a.pages[page]) * a.page_bytes;
   ask_for(at + from, past - from);
 }
@@ -274,12 +276,13 @@ struct Nibbles {
 
   // Scores of one head, at most `top`, become the weights of the pages' values; returns the sum of exp. Asks for the bytes
   // from `ask` to `past` of each page of the next call.
-  static float weigh(const AttentionArgs& a, const NibbleKv& kv, float top, float* scores, size_t ask, size_t past) {
+  static float weigh(const AttentionArgs& a, const NibbleKv& kv, int head, float top, float* scores, size_t ask,
+                     size_t past) {
     const F most = Lanes::set1(top), zero = Lanes::set1(0.0f);
     F sum = zero;
     float* at = scores;
     for (int page = a.first_page(); page < a.past_page(); page++, at += kPage) {
-      ask_for_next(a, page, ask, past);
+      ask_for_next(a, head, page, ask, past);
       const uint8_t* scales = page_at(a, page) + kv.value_scales_at();
       for (int b = 0; b < 2; b++) {
         const int start = page * kPage + b * 16;
@@ -303,7 +306,7 @@ struct Nibbles {
     for (int e = 0; e < D; e++)
       for (int t = 0; t < T; t++) acc[e][t] = Lanes::set1(0.0f);
     for (int page = a.first_page(); page < a.past_page(); page++, weights += kPage * 4) {
-      if (d == 0) ask_for_next(a, page, kv.values_at(), kv.bytes());
+      if (d == 0) ask_for_next(a, head, page, kv.values_at(), kv.bytes());
       const uint8_t* planes = page_at(a, page) + kv.values_at() + d * P * 256;
       for (int e = 0; e < D; e++, planes += P * 256)
         plane_group<P, T>(planes, weights, weights + kWeightBiasAt, stride, [&](int t, I sum) __attribute__((always_inline)) {
@@ -335,7 +338,7 @@ struct Nibbles {
     float sums[T];
     const size_t keys = kv.values_at();
     for (size_t t = 0; t < T; t++)
-      sums[t] = weigh(a, kv, largest_lane(most[t]), a.scores + t * a.score_stride(), keys * t / T, keys * (t + 1) / T);
+      sums[t] = weigh(a, kv, head, largest_lane(most[t]), a.scores + t * a.score_stride(), keys * t / T, keys * (t + 1) / T);
     const size_t vectors = size_t(a.head_dim + 15) / 16;
     size_t d = 0;
     for (; d + 4 <= vectors; d += 4) mix<T, 4>(a, kv, head, d, sums);
