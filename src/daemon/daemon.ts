@@ -14,6 +14,7 @@ import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import type { RowFault } from '../model/embedding.ts';
 import { tokenizerMemory } from '../model/pack-tokenizer.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
@@ -93,6 +94,8 @@ class Daemon {
   #api: ApiServer | null = null;
   readonly #served = new ServedModels();
   /** Keeps the account of memory. */
+  /** Models, by id, of which it was said that embedding rows are damaged. */
+  readonly #toldOfRows = new Set<string>();
   #looking: NodeJS.Timeout | undefined;
 
   constructor(options: DaemonOptions, folder: DataFolder, compute: LoadedBackend, store: ModelStore) {
@@ -123,7 +126,7 @@ class Daemon {
       arrivals: this.#arrivals,
       keeper: this.#keeper,
       recover: (model, tile, signal) => this.#recoverTile(model, tile, signal),
-      recoverRow: (model, row) => this.#recoverRow(model, row),
+      recoverRow: (model, row, fault) => this.#recoverRow(model, row, fault),
       onLost: (epoch, deviceId, error) => this.#cluster?.planBroken(epoch, deviceId, error),
     });
     for (const note of compute.notes) this.#log.warn(note);
@@ -354,16 +357,22 @@ class Daemon {
     );
   }
 
-  /** The same for an embedding row. */
-  #recoverRow(model: LocalModel, row: number): Promise<Uint8Array> {
+  /** The same for an embedding row. Said once for a model: a damaged one may have thousands. */
+  #recoverRow(model: LocalModel, row: number, fault: RowFault): Promise<Uint8Array> {
     const late = AbortSignal.timeout(RECOVER_MILLISECONDS);
-    return this.#askOthers(`Embedding row ${row} of ${model.manifest.name}`, late, (get, signal) =>
-      fetchEmbeddingRow(model, row, get, signal),
-    );
+    const what = this.#toldOfRows.has(model.id) ? null : `Embedding row ${row} of ${model.manifest.name}`;
+    this.#toldOfRows.add(model.id);
+    return this.#askOthers(what, late, async (get, signal) => {
+      const bytes = await fetchEmbeddingRow(model, row, get, signal);
+      const wrong = fault(bytes);
+      if (wrong) throw wrong;
+      return bytes;
+    });
   }
 
+  /** `what`: for the log, which hears of it where it was found; null: nothing is said. */
   async #askOthers<T>(
-    what: string,
+    what: string | null,
     signal: AbortSignal,
     ask: (get: HttpGet, signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
@@ -372,7 +381,7 @@ class Daemon {
       const late = AbortSignal.any([signal, AbortSignal.timeout(RECOVER_MILLISECONDS)]);
       try {
         const got = await ask(httpGetter(host, linkPort, PATIENCE), late);
-        this.#log.warn(`${what} was lost or wrong here: fetched from ${name}.`);
+        if (what !== null) this.#log.warn(`${what} was lost or wrong here: fetched from ${name}.`);
         return got;
       } catch (error) {
         signal.throwIfAborted();

@@ -23,7 +23,7 @@ import type { PlanRunner } from '../engine/plan-runner.ts';
 import { runLayers } from '../engine/run-layers.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { Backend } from '../kernels/backend.ts';
-import { Embedding } from '../model/embedding.ts';
+import { Embedding, type RowFault } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { paddedVocabulary } from '../pack/tile-shape.ts';
@@ -53,7 +53,7 @@ export interface PlanHostOptions {
   /** Gets a tile whose bytes here are lost or wrong from another device. Rejects where none has it. */
   recover(model: LocalModel, tile: number, signal: AbortSignal): Promise<void>;
   /** The same for an embedding row, whose bytes it resolves to. */
-  recoverRow(model: LocalModel, row: number): Promise<Uint8Array>;
+  recoverRow(model: LocalModel, row: number, fault: RowFault): Promise<Uint8Array>;
   /** A device of the active plan is gone; `deviceId` is null where it cannot be told which. */
   onLost(epoch: number, deviceId: string | null, error: PotluckError): void;
 }
@@ -296,7 +296,7 @@ async function openEmbedding(
     readAt: (offset, target) => readFully(file, path, target, offset),
     checks: await model.whole.embeddingChecks(),
     crc32c: bytes => (disk ? disk.crc32c(bytes) : crc32c(bytes)),
-    recover: id => recoverRow(model, id),
+    recover: (id, fault) => recoverRow(model, id, fault),
     ...(cached && { readCached: cached.read }),
   });
   return (ids: readonly number[], target: Float32Array) => embedding.embed(ids, target);

@@ -9,6 +9,9 @@ export type ReadAt = (offset: number, target: Uint8Array) => Promise<void>;
 /** Rows read at the same time. */
 const READS = 8;
 
+/** What is wrong with the stored bytes of a row, or null. */
+export type RowFault = (bytes: Uint8Array) => PotluckError | null;
+
 export interface EmbeddingOptions {
   readonly manifest: { readonly shape: Pick<ModelShape, 'width' | 'vocabulary' | 'embeddingScale'> } & {
     readonly embedding: Pick<Manifest['embedding'], 'offset' | 'format' | 'rowBytes'>;
@@ -17,8 +20,8 @@ export interface EmbeddingOptions {
   /** CRC-32C of each row as it is stored; [vocabulary] uint32, little-endian. */
   readonly checks: Uint8Array;
   readonly crc32c: (bytes: Uint8Array) => number;
-  /** Gets a row, as it is stored, from elsewhere. Rejects where nobody has it. */
-  readonly recover?: (id: number) => Promise<Uint8Array>;
+  /** Gets a row, as it is stored and without a fault, from elsewhere. Rejects where nobody has it. */
+  readonly recover?: (id: number, fault: RowFault) => Promise<Uint8Array>;
   /** `readAt` at once, where that needs no waiting for the disk; false where it would. */
   readonly readCached?: (offset: number, target: Uint8Array) => boolean;
   /** Most bytes of rows that are kept, as they are stored. */
@@ -102,7 +105,7 @@ export class Embedding {
     const { recover } = this.#options;
     if (!recover) throw fault;
     try {
-      const bytes = await recover(id);
+      const bytes = await recover(id, got => this.#check(id, got));
       const wrong = this.#check(id, bytes);
       if (wrong) throw wrong;
       return bytes;

@@ -140,6 +140,23 @@ describe.each(SHAPES)('%s', (_, shape) => {
     few.close();
   });
 
+  it('gives the same bits where JavaScript wakes long before the end, and where a program has two heads', async () => {
+    const made = backend('', 1);
+    const device = new SmallDevice(made, makeSmallModel(shape));
+    const head = device.allSteps().slice(-2);
+    const expected = bits(await wholePass(made, shape));
+    device.model.setBatch(WHOLE);
+    writeEmbedded(device, WHOLE);
+    // After this one a head is taken to be short.
+    await device.model.run(head, true);
+    const layers = Array.from({ length: 40 }, () => device.allSteps().slice(0, -2)).flat();
+    await device.model.run([...head, ...layers, ...head], true);
+    writeEmbedded(device, WHOLE);
+    await device.model.run(device.allSteps(), true);
+    expect(bits(device.logits(25))).toEqual(expected);
+    device.close();
+  });
+
   it('gives the same bits tile by tile as in one list', async () => {
     const made = backend('', 2);
     const device = new SmallDevice(made, makeSmallModel(shape));

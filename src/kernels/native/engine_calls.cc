@@ -1,157 +1,24 @@
-// The calls that make up a backend: pools, models, batches and runs.
+// The calls that make up a backend: pools, models and batches; run_call.cc has the runs.
 #include "engine_calls.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <limits>
 #include <new>
 #include <system_error>
-#include <thread>
 
 #include "batch_args.h"
 #include "dispatch.h"
-#include "executor.h"
+#include "engine_handles.h"
 #include "logit_calls.h"
 #include "memory.h"
-#include "program.h"
+#include "run_call.h"
 #include "shape_args.h"
 #include "wrapped.h"
 
 namespace potluck {
 namespace {
 
-constexpr napi_type_tag kPoolTag = {0x6c756b706f6f6c31, 0x9d4b1c0e7a55e201};
-constexpr napi_type_tag kModelTag = {0x6c756b6d6f64656c, 0x3f0c27b15ad8e402};
 constexpr int kMostThreads = 256;
-
-using Clock = std::chrono::steady_clock;
-
-// A pool as JavaScript holds it, with the way back to the JavaScript thread.
-struct PoolHandle {
-  std::shared_ptr<Engine> engine;
-  napi_env env = nullptr;
-  napi_threadsafe_function report = nullptr;
-
-  // Ends the threads; on the JavaScript thread.
-  void close();
-  ~PoolHandle() { close(); }
-};
-
-void close_at_exit(void* data) { static_cast<PoolHandle*>(data)->close(); }
-
-void PoolHandle::close() {
-  if (report == nullptr) return;
-  engine->pool.close();
-  napi_remove_env_cleanup_hook(env, close_at_exit, this);
-  napi_release_threadsafe_function(report, napi_tsfn_release);
-  report = nullptr;
-}
-
-// From nearly_done() to the end, at most, where JavaScript wakes for it.
-constexpr double kMostAhead = 150e-6;
-
-struct ModelHandle {
-  std::shared_ptr<Model> model;
-  std::shared_ptr<PoolHandle> pool;
-  // The last program, and what it was read from: a device with its weights in memory runs the same one in every pass.
-  std::shared_ptr<const Program> program;
-  std::vector<double> words;
-  // Seconds from nearly_done() to the end of the last run that had it; infinite before.
-  double head_seconds = std::numeric_limits<double>::infinity();
-
-  // False with a pending exception.
-  bool read(napi_env env, const double* from, size_t count) {
-    if (program && words.size() == count && std::equal(words.begin(), words.end(), from)) return true;
-    Program made;
-    program.reset();
-    if (!read_program(env, *model, from, count, &made)) return false;
-    words.assign(from, from + count);
-    program = std::make_shared<const Program>(std::move(made));
-    return true;
-  }
-};
-
-// One run on its way: lives from submit to its last call on the JavaScript thread.
-struct Run final : Job {
-  explicit Run(std::shared_ptr<ModelHandle> h) : Job(h->model, h->program), handle(std::move(h)) {}
-
-  // The JavaScript thread sleeps while threads compute, and takes 50 us to wake: as long as the head of a small model. It
-  // wakes then, and waits for the end.
-  void nearly_done() override {
-    if (early_called) return;
-    early_called = true;
-    head_from = Clock::now();
-    if (!wakes_early) return;
-    early = true;
-    napi_call_threadsafe_function(report, this, napi_tsfn_nonblocking);
-  }
-
-  void done() override {
-    ended = Clock::now();
-    // Nothing of this run may be touched behind this line where JavaScript waits for it.
-    if (state.exchange(State::ended) == State::running) napi_call_threadsafe_function(report, this, napi_tsfn_nonblocking);
-  }
-
-  // On the JavaScript thread, after nearly_done(): whether the run has ended, now or soon. Sets *called where done() calls, too.
-  bool wait_for_end(bool* called) {
-    State now = State::running;
-    *called = !state.compare_exchange_strong(now, State::awaited);
-    if (*called) return true;
-    const Clock::time_point until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(kMostAhead));
-    while (state.load() != State::ended && Clock::now() < until) std::this_thread::yield();
-    now = State::awaited;
-    return !state.compare_exchange_strong(now, State::running);
-  }
-
-  enum class State { running, awaited, ended };
-  std::shared_ptr<ModelHandle> handle;
-  napi_threadsafe_function report = nullptr;
-  napi_deferred deferred = nullptr;
-  std::atomic<State> state{State::running};
-  bool early_called = false;  // of the thread that computes the head: a program may have two
-  bool wakes_early = false;
-  bool early = false;  // a call was made before the end, and was not heard yet
-  bool reported = false;
-  Clock::time_point started, head_from{}, ended;
-};
-
-double seconds_between(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
-
-// On the JavaScript thread; env is null when it is going away.
-void resolve_run(napi_env env, Run* run) {
-  run->reported = true;
-  if (run->head_from != Clock::time_point()) run->handle->head_seconds = seconds_between(run->head_from, run->ended);
-  run->model().running = false;
-  run->model().batch.rotated = true;
-  if (env == nullptr) return;
-  napi_unref_threadsafe_function(env, run->report);
-  napi_value result, number;
-  napi_create_object(env, &result);
-  napi_create_double(env, seconds_between(run->started, run->ended) * 1e6, &number);
-  napi_set_named_property(env, result, "computeMicroseconds", number);
-  napi_create_double(env, double(run->saturated()), &number);
-  napi_set_named_property(env, result, "saturated", number);
-  napi_resolve_deferred(env, run->deferred, result);
-}
-
-// On the JavaScript thread: after a run, and before its end where it wakes early.
-void report_run(napi_env env, napi_value, void*, void* data) {
-  Run* run = static_cast<Run*>(data);
-  if (run->early) {
-    run->early = false;
-    bool called;
-    if (!run->wait_for_end(&called)) return;
-    resolve_run(env, run);
-    if (called) return;
-  }
-  if (!run->reported) resolve_run(env, run);
-  delete run;
-}
-
-bool arguments(napi_env env, napi_callback_info info, size_t count, napi_value* out) {
-  return napi_get_cb_info(env, info, &count, out, nullptr, nullptr) == napi_ok;
-}
 
 napi_value create_pool(napi_env env, napi_callback_info info) {
   napi_value argument[2], name, object;
@@ -307,20 +174,6 @@ napi_value create_model(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// An open model that does not run.
-bool read_idle_model(napi_env env, napi_value value, std::shared_ptr<ModelHandle>* out) {
-  if (!unwrap_object(env, value, "model", &kModelTag, out)) return false;
-  if ((*out)->model->closed) {
-    throw_range(env, "model", "is closed");
-    return false;
-  }
-  if ((*out)->model->running) {
-    throw_range(env, "model", "runs a job");
-    return false;
-  }
-  return true;
-}
-
 // setConstants(model, constants)
 napi_value set_constants(napi_env env, napi_callback_info info) {
   napi_value argument[2];
@@ -348,38 +201,6 @@ napi_value set_batch(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// run(model, words, eager): Promise<{computeMicroseconds, saturated}>; see program.h for the words.
-napi_value run(napi_env env, napi_callback_info info) {
-  napi_value argument[3], promise;
-  bool eager;
-  std::shared_ptr<ModelHandle> handle;
-  void* words;
-  size_t count;
-  if (!arguments(env, info, 3, argument) || !read_idle_model(env, argument[0], &handle) ||
-      !read_typed(env, argument[1], "program", napi_float64_array, 8, &words, &count) ||
-      !read_bool(env, argument[2], "eager", &eager) ||
-      !handle->read(env, static_cast<double*>(words), count))
-    return nullptr;
-  PoolHandle& pool = *handle->pool;
-  if (pool.report == nullptr || pool.engine->pool.busy()) {
-    throw_range(env, "pool", pool.report == nullptr ? "is closed" : "runs another job");
-    return nullptr;
-  }
-  auto job = std::make_unique<Run>(handle);
-  job->report = pool.report;
-  if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) return nullptr;
-  napi_ref_threadsafe_function(env, pool.report);
-  handle->model->running = true;
-  // A core of its own for the JavaScript thread, or it would take one from those that compute.
-  static const unsigned cores = std::thread::hardware_concurrency();
-  const bool spare = unsigned(pool.engine->pool.threads()) < cores;
-  job->wakes_early = eager && spare && handle->head_seconds < kMostAhead;
-  job->started = Clock::now();
-  pool.engine->pool.set_eager(eager);
-  pool.engine->pool.submit(job.release());
-  return promise;
-}
-
 }  // namespace
 
 bool register_engine(napi_env env, napi_value exports) {
@@ -387,7 +208,7 @@ bool register_engine(napi_env env, napi_value exports) {
          set_function(env, exports, "createModel", create_model) &&
          set_function(env, exports, "closeModel", close_model) &&
          set_function(env, exports, "setConstants", set_constants) && set_function(env, exports, "setBatch", set_batch) &&
-         set_function(env, exports, "run", run) && set_function(env, exports, "weigh", weigh) &&
+         set_function(env, exports, "run", run_call) && set_function(env, exports, "weigh", weigh) &&
          set_function(env, exports, "greatest", greatest_call) && set_function(env, exports, "tileShape", tile_shape_call);
 }
 
