@@ -1,13 +1,14 @@
 /**
  * How long a pass takes in the steady state, from rates alone: the analytic model of TPI-LLM (arXiv 2410.00531,
- * section 3.3), for a window whose ring holds more than a half layer.
+ * section 3.3), for a window whose ring holds more than a half layer. One thing is added to it: a disk is slower while the
+ * processor reads weights, as both move bytes through the same memory, so there are two rates, both measured.
  *
- * Loose condition: over a whole pass, computing and summing take at least as long as reading what streams:
- *   sum(compute + allreduce) >= sum(streamed bytes) / disk rate.
- * Tight condition: the same in every half layer: while one half layer is computed and summed, the next one is read:
- *   compute(i) + allreduce(i) >= streamed bytes(i + 1) / disk rate.
+ * While a half layer is computed and summed, so many bytes can be read:
+ *   hidden(i) = compute(i) * busy rate + allreduce(i) * idle rate.
+ * Loose condition, over a whole pass: sum(hidden) >= sum(streamed bytes).
+ * Tight condition, in every half layer: hidden(i) >= streamed bytes(i + 1).
  * Where the tight one holds, compute never waits. Where only the loose one holds, it need not wait if the ring evens half
- * layers out. Where none holds, the disk is the floor of a pass.
+ * layers out. Where none holds, what could not be read meanwhile is read while the processor waits, at the idle rate.
  */
 export interface HalfLayerLoad {
   readonly computeSeconds: number;
@@ -15,27 +16,36 @@ export interface HalfLayerLoad {
   readonly streamedBytes: number;
 }
 
+/** Bytes a second. */
+export interface DiskRates {
+  /** While the processor rests. */
+  readonly idle: number;
+  /** While all compute threads read memory. */
+  readonly busy: number;
+}
+
 export interface SteadyState {
   readonly loose: boolean;
   readonly tight: boolean;
-  /** The two floors of a pass, and the larger. */
+  /** The two floors of a pass: reading all that streams at the idle rate, and computing and summing. */
   readonly diskSeconds: number;
   readonly computeSeconds: number;
+  /** At least the larger of them. */
   readonly passSeconds: number;
 }
 
 /** `halves`: all half layers of a pass and the head, in execution order; the last is followed by the first. */
-export function steadyState(halves: readonly HalfLayerLoad[], diskRate: number): SteadyState {
-  const busy = halves.map(half => half.computeSeconds + half.allreduceSeconds);
-  const reads = halves.map(half => half.streamedBytes / diskRate);
-  const computeSeconds = busy.reduce((sum, seconds) => sum + seconds, 0);
-  const diskSeconds = reads.reduce((sum, seconds) => sum + seconds, 0);
-  const tight = busy.every((seconds, i) => seconds >= reads[(i + 1) % reads.length]!);
+export function steadyState(halves: readonly HalfLayerLoad[], rates: DiskRates): SteadyState {
+  const hidden = halves.map(half => half.computeSeconds * rates.busy + half.allreduceSeconds * rates.idle);
+  const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+  const computeSeconds = sum(halves.map(half => half.computeSeconds + half.allreduceSeconds));
+  const streamed = sum(halves.map(half => half.streamedBytes));
+  const left = Math.max(0, streamed - sum(hidden));
   return {
-    loose: computeSeconds >= diskSeconds,
-    tight,
-    diskSeconds,
+    loose: left === 0,
+    tight: hidden.every((bytes, i) => bytes >= halves[(i + 1) % halves.length]!.streamedBytes),
+    diskSeconds: streamed / rates.idle,
     computeSeconds,
-    passSeconds: Math.max(computeSeconds, diskSeconds),
+    passSeconds: computeSeconds + left / rates.idle,
   };
 }

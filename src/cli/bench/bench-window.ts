@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import type { DaemonStatus, DeviceStatus } from '../../daemon/status.ts';
 import { PotluckError } from '../../errors/errors.ts';
 import type { PackFolder } from '../../pack/pack-folder.ts';
@@ -8,7 +9,7 @@ import { withEmulation } from '../emulate/with-emulation.ts';
 import { formatBytes, textTable } from '../text-table.ts';
 import { median } from './alternate.ts';
 import { promptOf } from './passes.ts';
-import { bestRawThreads, rawReadRate } from './raw-reads.ts';
+import { bestRawThreads, busyReadRate, rawReadRate } from './raw-reads.ts';
 
 export interface WindowBenchOptions {
   readonly pack: PackFolder;
@@ -45,6 +46,8 @@ export interface WindowBench {
   readonly diskSecondsPerToken: number;
   /** Null where nothing streams. */
   readonly tokenOverDisk: number | null;
+  /** Raw reads while the processor reads memory with as many threads as compute. */
+  readonly busyLimit: number;
   readonly predictedTokensPerSecond: number;
   /** Of TPI-LLM's steady state. */
   readonly loose: boolean;
@@ -63,6 +66,7 @@ export interface WindowBench {
 }
 
 const RAW_BYTES = 1 << 29;
+const BUSY_BYTES = 1 << 28;
 /** Pairs of one request and four, and the tokens of each. */
 const FOUR_RUNS = 3;
 const FOUR_TOKENS = 32;
@@ -125,23 +129,33 @@ class Measurement {
     const before = await this.#devices();
     const spans: Span[] = [];
     const raw = [(await this.#raw()).bytesPerSecond];
+    const busy: number[] = [];
     let how = '';
     for (let run = 0; run < runs; run++) {
       spans.push(await this.#span(url, tokens));
       const rate = await this.#raw();
       raw.push(rate.bytesPerSecond);
       how = rate.how;
+      busy.push(await this.#busyRate());
     }
     const after = await this.#devices();
     const { decodeOnly } = this.#options;
     if (slow && !decodeOnly) this.#options.say(`A prompt of ${PROMPT_TOKENS} tokens ...`);
     const prompt = decodeOnly ? null : await this.#promptReads(url);
     const four = slow || decodeOnly ? null : await this.#fourOverOne(url, FOUR_TOKENS);
-    return this.#report({ spans, raw, how, before, after, prompt, four, last: await this.#devices() });
+    return this.#report({ spans, raw, busy, how, before, after, prompt, four, last: await this.#devices() });
   }
 
   #raw() {
     return rawReadRate(this.#options.pack.tilesPath, RAW_BYTES, this.#rawThreads, this.#salt++ * 17);
+  }
+
+  async #busyRate(): Promise<number> {
+    const { pack, devices, threads } = this.#options;
+    const cores = availableParallelism();
+    const computing = Math.min(cores, devices * (threads ?? cores));
+    const salt = this.#salt++ * 17;
+    return (await busyReadRate(pack.tilesPath, BUSY_BYTES, this.#rawThreads, salt, computing)).bytesPerSecond;
   }
 
   async #passes(): Promise<number> {
@@ -154,11 +168,11 @@ class Measurement {
     return all.map(ownOf);
   }
 
-  /** One request: a prompt of 16 tokens, then `tokens` tokens. */
+  /** One request of `tokens` tokens behind a prompt of one, which takes a pass like any other. */
   async #span(url: string, tokens: number): Promise<Span> {
     const before = await this.#devices();
     const start = performance.now();
-    await generate(url, promptOf(16, this.#salt++), tokens, []);
+    await generate(url, promptOf(1, this.#salt++), tokens, []);
     const seconds = (performance.now() - start) / 1000;
     const after = await this.#devices();
     const streamed = (all: readonly DeviceStatus[]) => sumOf(all, window => window.streamedBytes);
@@ -201,6 +215,7 @@ class Measurement {
   #report(seen: {
     readonly spans: readonly Span[];
     readonly raw: readonly number[];
+    readonly busy: readonly number[];
     readonly how: string;
     readonly before: readonly DeviceStatus[];
     readonly after: readonly DeviceStatus[];
@@ -208,7 +223,7 @@ class Measurement {
     readonly prompt: number | null;
     readonly four: number | null;
   }): WindowBench {
-    const { spans, raw, before, after, last } = seen;
+    const { spans, raw, busy, before, after, last } = seen;
     const { shape, devices, memory, pack } = this.#options;
     const limits = spans.map((_, i) => (raw[i]! + raw[i + 1]!) / 2);
     const rates = spans.map(span => span.streamed / span.seconds);
@@ -223,7 +238,7 @@ class Measurement {
           streamedBytes: perToken,
         },
       ],
-      median(limits),
+      { idle: median(limits), busy: median(busy) },
     );
     const bytes = (all: readonly DeviceStatus[]) => sumOf(all, window => window.readBytes);
     const cpu = (all: readonly DeviceStatus[]) => sumOf(all, window => window.readCpuMicroseconds);
@@ -241,6 +256,7 @@ class Measurement {
       diskSecondsPerToken: median(disk),
       tokenOverDisk:
         perToken === 0 ? null : median(spans.map((span, i) => span.seconds / span.tokens / disk[i]!)),
+      busyLimit: median(busy),
       predictedTokensPerSecond: 1 / state.passSeconds,
       loose: state.loose,
       streamedBytesPerToken: perToken,
@@ -312,7 +328,7 @@ export function windowText(bench: WindowBench): string {
     [
       'decode',
       `${bench.tokensPerSecond.toFixed(3)} tokens/s`,
-      `predicted ${bench.predictedTokensPerSecond.toFixed(3)}`,
+      `predicted ${bench.predictedTokensPerSecond.toFixed(3)}; beside a busy processor the disk gives ${(bench.busyLimit / 1e9).toFixed(2)} GB/s`,
     ],
     [
       'streamed',

@@ -12,6 +12,41 @@ export interface RawRate {
 
 const READ_BYTES = 4 << 20;
 const DEPTH = 4;
+/** What the processor reads of memory while a disk is measured beside it: much more than the last cache. */
+const BESIDE_BYTES = 1 << 28;
+
+function diskAddon(): NonNullable<ReturnType<typeof loadAddon>['addon']> {
+  const { addon } = loadAddon();
+  if (addon) return addon;
+  throw new PotluckError('KERNEL_FAILED', 'The disk is measured by the native addon: npm run setup');
+}
+
+/** The same as `rawReadRate` while `computeThreads` threads read memory as fast as they can, as threads do that decode. */
+export async function busyReadRate(
+  path: string,
+  bytes: number,
+  threads: number,
+  salt: number,
+  computeThreads: number,
+): Promise<RawRate> {
+  const addon = diskAddon();
+  const memory = addon.allocate(BESIDE_BYTES);
+  const [program] = addon.limitPrograms().read;
+  let ended = false;
+  const beside = async (): Promise<void> => {
+    while (!ended) await addon.measureRead(memory, BESIDE_BYTES, program!, computeThreads, 1);
+  };
+  // Its pages are made before anything is measured.
+  await addon.measureRead(memory, BESIDE_BYTES, program!, computeThreads, 1);
+  const reading = beside();
+  try {
+    return await rawReadRate(path, bytes, threads, salt);
+  } finally {
+    ended = true;
+    await reading;
+    addon.release(memory);
+  }
+}
 
 /** Reads `bytes` of the file from a place that `salt` chooses on, with `threads` threads. */
 export async function rawReadRate(
@@ -20,9 +55,7 @@ export async function rawReadRate(
   threads: number,
   salt: number,
 ): Promise<RawRate> {
-  const { addon } = loadAddon();
-  if (!addon)
-    throw new PotluckError('KERNEL_FAILED', 'The disk is measured by the native addon: npm run setup');
+  const addon = diskAddon();
   const pieces = Math.floor(statSync(path).size / READ_BYTES);
   if (pieces === 0) throw new PotluckError('BAD_OPTION', `${path} is too small to measure a disk with.`);
   const memory = addon.allocate(DEPTH * READ_BYTES);
