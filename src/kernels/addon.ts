@@ -89,11 +89,17 @@ export interface LimitPrograms {
 }
 
 /**
+ * Bytes of products and of their factor: the upper triangle of [columns, columns] float64, for each group of 32 columns the rows down to
+ * the diagonal ([32, 32], [64, 32], ...), one behind the other.
+ */
+export const triangleBytes = (columns: number): number => ((columns * (columns + 32)) / 2) * 8;
+
+/**
  * Error-compensating rounding (GPTQ); see native/gptq.h. All buffers are memory of `allocate`, in use until the promise
  * settles. Same bits on every processor and with any `threads`. Reject with a RangeError of code KERNEL_FAILED.
  */
 export interface Rounding {
-  /** products ([columns, columns] float64, upper triangle) += X^T X of inputs X ([tokens, columns] float32). */
+  /** products (see triangleBytes) += X^T X of inputs X ([tokens, columns] float32). */
   addProducts(
     products: ArrayBuffer,
     columns: number,

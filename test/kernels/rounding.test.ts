@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { triangleBytes } from '../../src/kernels/addon.ts';
 import { halfToFloat } from '../../src/pack/number-formats.ts';
 import { addon } from './addon-under-test.ts';
 
@@ -38,18 +39,30 @@ function denseProducts(x: Float32Array, n: number): Float64Array {
   return h;
 }
 
+/** The upper triangle of [n, n], of panels of 32 columns. */
+function unfolded(triangle: ArrayBuffer, n: number): Float64Array {
+  const out = new Float64Array(n * n);
+  let at = 0;
+  for (let first = 0; first < n; first += 32)
+    for (let i = 0; i < first + 32; i++, at += 32) {
+      const row = new Float64Array(triangle, at * 8, 32);
+      for (let k = Math.max(i, first); k < first + 32; k++) out[i * n + k] = row[k - first]!;
+    }
+  return out;
+}
+
 async function round(x: Float32Array, weights: Float32Array, n: number, threads: number, damping = 0.05) {
   const rows = weights.length / n;
-  const products = addon.allocate(n * n * 8);
+  const products = addon.allocate(triangleBytes(n));
   const nibbles = addon.allocate(rows * n);
   const scales = addon.allocate(rows * (n / 32) * 2);
   await addon.addProducts(products, n, held(x), x.length / n, threads);
-  const sums = new Float64Array(products).slice();
+  const sums = unfolded(products, n);
   await addon.factorProducts(products, n, damping, threads);
   await addon.roundRows(products, n, held(weights), rows, nibbles, scales, threads);
   return {
     sums,
-    factor: new Float64Array(products).slice(0, n * n),
+    factor: unfolded(products, n),
     nibbles: new Uint8Array(nibbles).slice(0, rows * n),
     scales: new Uint16Array(scales).slice(0, (rows * n) / 32),
   };
@@ -211,7 +224,7 @@ describe('error-compensating rounding', () => {
   });
 
   it('refuses wrong arguments', () => {
-    const memory = addon.allocate(n * n * 8);
+    const memory = addon.allocate(triangleBytes(n));
     const call =
       (...values: unknown[]) =>
       () =>

@@ -24,8 +24,7 @@ constexpr int64_t kLanes = 8;
 constexpr int64_t kGroup = kRoundingGroup;
 constexpr int64_t kColumns = 2 * kLanes;  // columns of one inner block of a product
 constexpr int64_t kRows = 4;              // its rows
-constexpr int64_t kItemColumns = 64;      // columns of one item of work
-constexpr int64_t kFactorBlock = 32;      // columns factored at a time; divides kItemColumns
+constexpr int64_t kItemColumns = 64;      // columns of one item of work, a multiple of kGroup
 constexpr int64_t kTokens = 256;          // tokens made double at a time
 constexpr int64_t kRowLanes = 16;         // rows that are rounded together
 constexpr int64_t kErrorChunk = 128;      // columns whose errors are added at a time: their factors stay in the first cache
@@ -54,64 +53,78 @@ void each(int64_t items, int threads, const Call& call) {
   for (std::thread& thread : others) thread.join();
 }
 
-// h[i][k] += sign * sum over t of x[t][i] * x[t][k], t rising, for k in [first, first + columns) and i from 0 to k rounded up to kRows.
+// The panel of columns [k, k + kGroup), k a multiple of kGroup: [k + kGroup rows, kGroup].
+inline double* panel_at(double* h, int64_t k) { return h + k * (k + kGroup) / 2; }
+inline const double* panel_at(const double* h, int64_t k) { return h + k * (k + kGroup) / 2; }
+inline double* diagonal(double* h, int64_t k) { return panel_at(h, k / kGroup * kGroup) + k * kGroup + k % kGroup; }
+
+// Numbers that come together in a product lie together: x[t][k] at [k / kColumns][t][k % kColumns].
+inline double* packed_at(double* packed, int64_t count, int64_t t, int64_t k) {
+  return packed + (k / kColumns * count + t) * kColumns + k % kColumns;
+}
+
+// h[i][k] += sign * sum over t of x[t][i] * x[t][k], t rising, for k in the block of kColumns at `k` and i in that at `i`.
 POTLUCK_EACH_WIDTH
-void update_columns(double* h, int64_t n, const double* x, int64_t stride, int64_t count, double sign, int64_t first,
-                    int64_t columns) {
-  for (int64_t k = first; k < first + columns; k += kColumns)
-    for (int64_t i = 0; i < k + kColumns; i += kRows) {
-      Lanes sum[kRows][2];
-      for (int64_t r = 0; r < kRows; r++)
-        for (int64_t c = 0; c < 2; c++) sum[r][c] = load(h + (i + r) * n + k + c * kLanes);
-      for (int64_t t = 0; t < count; t++) {
-        const double* row = x + t * stride;
-        const Lanes right[2] = {load(row + k), load(row + k + kLanes)};
-        for (int64_t r = 0; r < kRows; r++) {
-          const double left = sign * row[i + r];
-          for (int64_t c = 0; c < 2; c++) sum[r][c] += right[c] * left;
-        }
+void update_block(double* h, const double* packed, int64_t count, double sign, int64_t i, int64_t k) {
+  const double* rows = packed + i * count;
+  const double* columns = packed + k * count;
+  double* at = panel_at(h, k / kGroup * kGroup) + i * kGroup + k % kGroup;
+  for (int64_t first = 0; first < kColumns; first += kRows) {
+    Lanes sum[kRows][2];
+    for (int64_t r = 0; r < kRows; r++)
+      for (int64_t c = 0; c < 2; c++) sum[r][c] = load(at + (first + r) * kGroup + c * kLanes);
+    for (int64_t t = 0; t < count; t++) {
+      const Lanes right[2] = {load(columns + t * kColumns), load(columns + t * kColumns + kLanes)};
+      for (int64_t r = 0; r < kRows; r++) {
+        const double left = sign * rows[t * kColumns + first + r];
+        for (int64_t c = 0; c < 2; c++) sum[r][c] += right[c] * left;
       }
-      for (int64_t r = 0; r < kRows; r++)
-        for (int64_t c = 0; c < 2; c++) store(h + (i + r) * n + k + c * kLanes, sum[r][c]);
     }
-}
-
-// As update_columns, for all columns under `end` (a multiple of 32).
-void update(double* h, int64_t n, const double* x, int64_t stride, int64_t count, double sign, int64_t end, int threads) {
-  each((end + kItemColumns - 1) / kItemColumns, threads, [&](int64_t item) {
-    const int64_t first = item * kItemColumns;
-    update_columns(h, n, x, stride, count, sign, first, std::min(kItemColumns, end - first));
-  });
-}
-
-// Row i of V, H = V V^T, in the columns [first, first + kFactorBlock) that lie right of the diagonal, from what is left of h.
-void solve_row(double* h, int64_t n, int64_t first, int64_t i) {
-  const int64_t low = std::max(first, i + 1);
-  for (int64_t k = first + kFactorBlock - 1; k >= low; k--) {
-    double sum = h[i * n + k];
-    for (int64_t m = first + kFactorBlock - 1; m > k; m--) sum -= h[i * n + m] * h[k * n + m];
-    h[i * n + k] = sum / h[k * n + k];
+    for (int64_t r = 0; r < kRows; r++)
+      for (int64_t c = 0; c < 2; c++) store(at + (first + r) * kGroup + c * kLanes, sum[r][c]);
   }
 }
 
-// The columns of a block on the diagonal, from the last row up. False where a pivot is not positive.
-bool factor_block(double* h, int64_t n, int64_t first) {
-  for (int64_t i = first + kFactorBlock - 1; i >= first; i--) {
-    solve_row(h, n, first, i);
-    double sum = h[i * n + i];
-    for (int64_t m = first + kFactorBlock - 1; m > i; m--) sum -= h[i * n + m] * h[i * n + m];
+// As update_block, for all columns under `end` (a multiple of kGroup) and the rows of their panels; the widest first.
+void update(double* h, const double* packed, int64_t count, double sign, int64_t end, int threads) {
+  const int64_t items = (end + kItemColumns - 1) / kItemColumns;
+  each(items, threads, [&](int64_t item) {
+    const int64_t first = (items - 1 - item) * kItemColumns, last = std::min(end, first + kItemColumns);
+    for (int64_t i = 0; i < last; i += kColumns)
+      for (int64_t k = std::max(first, i / kGroup * kGroup); k < last; k += kColumns) update_block(h, packed, count, sign, i, k);
+  });
+}
+
+// Row i of V, H = V V^T, in the columns of a panel that lie right of the diagonal, from what is left of h. first: its first column.
+void solve_row(double* panel, int64_t first, int64_t i) {
+  double* row = panel + i * kGroup;
+  for (int64_t k = kGroup - 1; k >= std::max<int64_t>(0, i + 1 - first); k--) {
+    const double* pivot = panel + (first + k) * kGroup;
+    double sum = row[k];
+    for (int64_t m = kGroup - 1; m > k; m--) sum -= row[m] * pivot[m];
+    row[k] = sum / pivot[k];
+  }
+}
+
+// The block of a panel on the diagonal, from the last row up. False where a pivot is not positive.
+bool factor_block(double* panel, int64_t first) {
+  for (int64_t i = kGroup - 1; i >= 0; i--) {
+    solve_row(panel, first, first + i);
+    double* row = panel + (first + i) * kGroup;
+    double sum = row[i];
+    for (int64_t m = kGroup - 1; m > i; m--) sum -= row[m] * row[m];
     if (!(sum > 0) || !std::isfinite(sum)) return false;
-    h[i * n + i] = std::sqrt(sum);
+    row[i] = std::sqrt(sum);
   }
   return true;
 }
 
 bool damp(double* h, int64_t n, double damping) {
   double sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += h[i * n + i];
+  for (int64_t i = 0; i < n; i++) sum += *diagonal(h, i);
   if (!std::isfinite(sum)) return false;
   const double more = sum > 0 ? damping * (sum / double(n)) : 1;
-  for (int64_t i = 0; i < n; i++) h[i * n + i] += more;
+  for (int64_t i = 0; i < n; i++) *diagonal(h, i) += more;
   return true;
 }
 
@@ -138,9 +151,9 @@ struct RowScratch {
   double scale[kRowLanes];
 };
 
-// made_up[c] = sum over j < group of errors[j] * factor[j][group + c], j rising.
+// made_up[c] = sum over j < group of errors[j] * panel[j][c], j rising.
 POTLUCK_EACH_WIDTH
-void gather_errors(const double* factor, int64_t n, int64_t group, RowScratch* s) {
+void gather_errors(const double* panel, int64_t group, RowScratch* s) {
   std::memset(s->made_up, 0, sizeof s->made_up);
   for (int64_t begin = 0; begin < group; begin += kErrorChunk) {
     const int64_t end = std::min(group, begin + kErrorChunk);
@@ -151,7 +164,9 @@ void gather_errors(const double* factor, int64_t n, int64_t group, RowScratch* s
       for (int64_t j = begin; j < end; j++) {
         const double* error = s->errors.data() + j * kRowLanes;
         const Lanes low = load(error), high = load(error + kLanes);
-        const double* a = factor + j * n + group + c;
+        const double* a = panel + j * kGroup + c;
+        // a row of the panel for each pass: its quarter of the chunk behind this one
+        __builtin_prefetch(panel + (j + kErrorChunk) * kGroup + c);
         for (int r = 0; r < 4; r++) {
           sum[r][0] += low * a[r];
           sum[r][1] += high * a[r];
@@ -165,12 +180,12 @@ void gather_errors(const double* factor, int64_t n, int64_t group, RowScratch* s
 
 // What the group would best be, given the errors before it, if it were not rounded.
 POTLUCK_EACH_WIDTH
-void fill_wanted(const double* factor, int64_t n, int64_t group, RowScratch* s) {
+void fill_wanted(const double* panel, int64_t group, RowScratch* s) {
   double error[kGroup][kRowLanes];
   for (int64_t c = 0; c < kGroup; c++)
     for (int64_t l = 0; l < kRowLanes; l++) {
       double sum = s->made_up[c][l];
-      for (int64_t j = 0; j < c; j++) sum += error[j][l] * factor[(group + j) * n + group + c];
+      for (int64_t j = 0; j < c; j++) sum += error[j][l] * panel[(group + j) * kGroup + c];
       error[c][l] = -sum;
       s->wanted[c][l] = s->weights[size_t((group + c) * kRowLanes + l)] + sum;
     }
@@ -178,10 +193,10 @@ void fill_wanted(const double* factor, int64_t n, int64_t group, RowScratch* s) 
 
 // For each lane a scale of candidates, the one with the least squared error weighted by D.
 POTLUCK_EACH_WIDTH
-void fit_scales(const double* factor, int64_t n, int64_t group, RowScratch* s) {
+void fit_scales(const double* panel, int64_t group, RowScratch* s) {
   double extreme[kRowLanes] = {}, least[kRowLanes], weight[kGroup];
   for (int64_t c = 0; c < kGroup; c++) {
-    weight[c] = factor[(group + c) * n + group + c];
+    weight[c] = panel[(group + c) * kGroup + c];
     for (int64_t l = 0; l < kRowLanes; l++)
       extreme[l] = std::fabs(s->wanted[c][l]) > std::fabs(extreme[l]) ? s->wanted[c][l] : extreme[l];
   }
@@ -221,13 +236,13 @@ void fit_scales(const double* factor, int64_t n, int64_t group, RowScratch* s) {
 
 // Rounds the group with the scales found. nibbles: [kGroup, kRowLanes].
 POTLUCK_EACH_WIDTH
-void round_group(const double* factor, int64_t n, int64_t group, RowScratch* s, uint8_t* nibbles) {
+void round_group(const double* panel, int64_t group, RowScratch* s, uint8_t* nibbles) {
   for (int64_t c = 0; c < kGroup; c++) {
     double* error = s->errors.data() + (group + c) * kRowLanes;
     for (int64_t l = 0; l < kRowLanes; l++) {
       double sum = s->made_up[c][l];
       for (int64_t j = 0; j < c; j++)
-        sum += s->errors[size_t((group + j) * kRowLanes + l)] * factor[(group + j) * n + group + c];
+        sum += s->errors[size_t((group + j) * kRowLanes + l)] * panel[(group + j) * kGroup + c];
       const double weight = s->weights[size_t((group + c) * kRowLanes + l)], scale = s->scale[l];
       const double z = scale == 0 ? 0 : step((weight + sum) / scale);
       error[l] = weight - z * scale;
@@ -239,35 +254,39 @@ void round_group(const double* factor, int64_t n, int64_t group, RowScratch* s, 
 }  // namespace
 
 void add_products(double* h, int64_t n, const float* x, int64_t tokens, int threads) {
-  std::vector<double> wide(size_t(std::min(tokens, kTokens) * n));
+  std::vector<double> packed(size_t(std::min(tokens, kTokens) * n));
   for (int64_t first = 0; first < tokens; first += kTokens) {
     const int64_t count = std::min(kTokens, tokens - first);
     each(count, threads, [&](int64_t t) {
-      for (int64_t k = 0; k < n; k++) wide[size_t(t * n + k)] = double(x[(first + t) * n + k]);
+      for (int64_t k = 0; k < n; k++) *packed_at(packed.data(), count, t, k) = double(x[(first + t) * n + k]);
     });
-    update(h, n, wide.data(), n, count, 1, n, threads);
+    update(h, packed.data(), count, 1, n, threads);
   }
 }
 
 bool factor_products(double* h, int64_t n, double damping, int threads) {
   if (!damp(h, n, damping)) return false;
-  std::vector<double> panel(size_t(kFactorBlock * n));  // V of the block, transposed
-  for (int64_t first = n - kFactorBlock; first >= 0; first -= kFactorBlock) {
-    if (!factor_block(h, n, first)) return false;
+  std::vector<double> packed(size_t(kGroup * n));  // V of the panel
+  for (int64_t first = n - kGroup; first >= 0; first -= kGroup) {
+    double* panel = panel_at(h, first);
+    if (!factor_block(panel, first)) return false;
     each((first + kItemColumns - 1) / kItemColumns, threads, [&](int64_t item) {
       const int64_t end = std::min(first, (item + 1) * kItemColumns);
       for (int64_t i = item * kItemColumns; i < end; i++) {
-        solve_row(h, n, first, i);
-        for (int64_t m = 0; m < kFactorBlock; m++) panel[size_t(m * n + i)] = h[i * n + first + m];
+        solve_row(panel, first, i);
+        for (int64_t m = 0; m < kGroup; m++) *packed_at(packed.data(), kGroup, m, i) = panel[i * kGroup + m];
       }
     });
-    update(h, n, panel.data(), n, kFactorBlock, -1, first, threads);
+    update(h, packed.data(), kGroup, -1, first, threads);
   }
-  std::vector<double> pivots(static_cast<size_t>(n));
-  for (int64_t k = 0; k < n; k++) pivots[size_t(k)] = h[k * n + k];
-  each(n, threads, [&](int64_t j) {
-    for (int64_t k = j + 1; k < n; k++) h[j * n + k] /= pivots[size_t(k)];
-    h[j * n + j] *= pivots[size_t(j)];
+  each(n / kGroup, threads, [&](int64_t item) {
+    double* panel = panel_at(h, item * kGroup);
+    for (int64_t c = 0; c < kGroup; c++) {
+      const int64_t k = item * kGroup + c;
+      const double pivot = panel[k * kGroup + c];
+      for (int64_t j = 0; j < k; j++) panel[j * kGroup + c] /= pivot;
+      panel[k * kGroup + c] *= pivot;
+    }
   });
   return true;
 }
@@ -281,10 +300,11 @@ void round_rows(const double* factor, int64_t n, const float* weights, int64_t r
       for (int64_t k = 0; k < n; k++) s.weights[size_t(k * kRowLanes + l)] = double(weights[(first + l) * n + k]);
     uint8_t found[kGroup * kRowLanes];
     for (int64_t group = 0; group < n; group += kGroup) {
-      gather_errors(factor, n, group, &s);
-      fill_wanted(factor, n, group, &s);
-      fit_scales(factor, n, group, &s);
-      round_group(factor, n, group, &s, found);
+      const double* panel = panel_at(factor, group);
+      gather_errors(panel, group, &s);
+      fill_wanted(panel, group, &s);
+      fit_scales(panel, group, &s);
+      round_group(panel, group, &s, found);
       for (int64_t l = 0; l < count; l++) {
         const int64_t row = first + l;
         for (int64_t c = 0; c < kGroup; c++) nibbles[row * n + group + c] = found[c * kRowLanes + l];

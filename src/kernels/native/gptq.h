@@ -14,10 +14,14 @@ namespace potluck {
 // Columns that share a scale.
 constexpr int64_t kRoundingGroup = 32;
 
-// h += x^T x, the upper triangle alone. h: [n, n] float64; x: [tokens, n] float32; n a multiple of 32.
+// Products and factors are upper triangles: for each group of 32 columns a panel of the rows down to the diagonal, [32, 32], [64, 32],
+// ... float64, one behind the other. What a loop walks along lies together so, whatever the width.
+constexpr int64_t triangle_bytes(int64_t n) { return n * (n + kRoundingGroup) / 2 * 8; }
+
+// h += x^T x. h: triangle of n columns; x: [tokens, n] float32; n a multiple of 32.
 void add_products(double* h, int64_t n, const float* x, int64_t tokens, int threads);
 
-// Replaces h (its upper triangle) by A above the diagonal and D on it. `damping` times the mean of the diagonal is added to
+// Replaces h by A above the diagonal and D on it. `damping` times the mean of the diagonal is added to
 // the diagonal first; a matrix of zeros counts as the identity. False where h is not finite.
 bool factor_products(double* h, int64_t n, double damping, int threads);
 

@@ -95,7 +95,7 @@ napi_value add_products_call(napi_env env, napi_callback_info info) {
   if (napi_get_cb_info(env, info, &count, argument, nullptr, nullptr) != napi_ok || !read_columns(env, argument[1], &n) ||
       !read_integer(env, argument[3], "tokens", 1, kMostRows, &tokens) ||
       !read_integer(env, argument[4], "threads", 1, kMostThreads, &threads) ||
-      !hold_buffer(env, argument[0], "products", n * n * 8, work.get(), &h) ||
+      !hold_buffer(env, argument[0], "products", triangle_bytes(n), work.get(), &h) ||
       !hold_buffer(env, argument[2], "inputs", tokens * n * 4, work.get(), &x))
     return nullptr;
   work->run = [=]() -> const char* {
@@ -116,7 +116,7 @@ napi_value factor_products_call(napi_env env, napi_callback_info info) {
   if (napi_get_cb_info(env, info, &count, argument, nullptr, nullptr) != napi_ok || !read_columns(env, argument[1], &n) ||
       !read_double(env, argument[2], "damping", &damping) ||
       !read_integer(env, argument[3], "threads", 1, kMostThreads, &threads) ||
-      !hold_buffer(env, argument[0], "products", n * n * 8, work.get(), &h))
+      !hold_buffer(env, argument[0], "products", triangle_bytes(n), work.get(), &h))
     return nullptr;
   work->run = [=]() -> const char* {
     const bool done = factor_products(reinterpret_cast<double*>(h), n, damping, int(threads));
@@ -135,7 +135,7 @@ napi_value round_rows_call(napi_env env, napi_callback_info info) {
   if (napi_get_cb_info(env, info, &count, argument, nullptr, nullptr) != napi_ok || !read_columns(env, argument[1], &n) ||
       !read_integer(env, argument[3], "rows", 1, kMostRows, &rows) ||
       !read_integer(env, argument[6], "threads", 1, kMostThreads, &threads) ||
-      !hold_buffer(env, argument[0], "factor", n * n * 8, work.get(), &factor) ||
+      !hold_buffer(env, argument[0], "factor", triangle_bytes(n), work.get(), &factor) ||
       !hold_buffer(env, argument[2], "weights", rows * n * 4, work.get(), &weights) ||
       !hold_buffer(env, argument[4], "nibbles", rows * n, work.get(), &nibbles) ||
       !hold_buffer(env, argument[5], "scales", rows * (n / kRoundingGroup) * 2, work.get(), &scales))

@@ -1,4 +1,4 @@
-import type { Rounding } from '../../kernels/addon.ts';
+import { type Rounding, triangleBytes } from '../../kernels/addon.ts';
 import type { Panel } from '../../pack/tile-shape.ts';
 import { GROUP } from '../../pack/tile-shape.ts';
 import { writePaddingRows, writeRoundedRow } from '../cut-panel.ts';
@@ -67,7 +67,8 @@ export class Rounder {
   /** columns: a multiple of 32. */
   begin(columns: number): void {
     this.#columns = columns;
-    new Float64Array(this.#products.take(columns * columns * 8), 0, columns * columns).fill(0);
+    const bytes = triangleBytes(columns);
+    new Float64Array(this.#products.take(bytes), 0, bytes / 8).fill(0);
   }
 
   /** Where inputs are written before `add`; [tokens, columns]. */
