@@ -279,7 +279,15 @@ async function runOf(
   const row = new Float32Array(shape.width);
   (await checkpoint.readRows(architecture.names.embedding, 0, 1)).copy(0, 0, shape.width, row);
   return createHash('sha256')
-    .update(JSON.stringify([ROUNDING_VERSION, shape, options.calibrationTokens, checkpoint.path]))
+    .update(
+      JSON.stringify([
+        ROUNDING_VERSION,
+        shape,
+        options.calibrationTokens,
+        options.activations,
+        checkpoint.path,
+      ]),
+    )
     .update(new Uint8Array(constants))
     .update(new Uint8Array(row.buffer))
     .digest('hex');

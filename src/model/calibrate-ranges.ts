@@ -29,12 +29,12 @@ export class TileOutputs {
 
   /** `output`: at least [tokens * width]. */
   add(output: Int32Array): void {
-    for (let i = 0; i < this.#sum.length; i++) {
-      const value = output[i]!;
-      const j = i % this.#width;
-      this.#sum[i]! += value;
-      if (Math.abs(value) > this.#most[j]!) this.#most[j] = Math.abs(value);
-    }
+    for (let first = 0; first < this.#sum.length; first += this.#width)
+      for (let j = 0; j < this.#width; j++) {
+        const value = output[first + j]!;
+        this.#sum[first + j]! += value;
+        if (Math.abs(value) > this.#most[j]!) this.#most[j] = Math.abs(value);
+      }
   }
 
   /** `scales`: those that the outputs were made with; [width]. */

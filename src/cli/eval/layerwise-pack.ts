@@ -4,14 +4,14 @@ import { PotluckError } from '../../errors/errors.ts';
 import type { Backend, BackendModel, PlacedTile } from '../../kernels/backend.ts';
 import { LayerTiles, layerMemory, runHalf } from '../../model/calibrate.ts';
 import { Embedding } from '../../model/embedding.ts';
-import {
-  type ActivationLevels,
-  allBlocks,
-  type LevelBlock,
-  shareInA4,
-} from '../../model/quantizer/level-blocks.ts';
+import { type ActivationLevels, allBlocks, shareInA4 } from '../../model/quantizer/level-blocks.ts';
 import { vectorOf } from '../../model/quantizer/round-tile.ts';
-import { readLevels, setConstantLevels, setTileLevels } from '../../model/quantizer/write-levels.ts';
+import {
+  readLevels,
+  setConstantLevels,
+  setTileLevels,
+  TileBlocks,
+} from '../../model/quantizer/write-levels.ts';
 import { type OpenFile, readFully } from '../../pack/file-system.ts';
 import type { Manifest, ModelShape, TileEntry } from '../../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../../pack/pack-folder.ts';
@@ -43,7 +43,7 @@ export class LayerwisePack {
   readonly shape: ModelShape;
   readonly #pack: PackFolder;
   readonly #file: OpenFile;
-  readonly #blocks: readonly LevelBlock[];
+  readonly #blocks: TileBlocks;
   readonly #inA4: readonly boolean[];
 
   private constructor(pack: PackFolder, file: OpenFile, shape: ModelShape, inA4: readonly boolean[]) {
@@ -51,8 +51,8 @@ export class LayerwisePack {
     this.#file = file;
     this.shape = shape;
     this.#inA4 = inA4;
-    this.#blocks = shape.weights === 'w4' ? allBlocks(shape) : [];
-    this.shareInA4 = shape.weights === 'w4' ? shareInA4(this.#blocks, inA4) : 0;
+    this.#blocks = new TileBlocks(shape.weights === 'w4' ? allBlocks(shape) : []);
+    this.shareInA4 = shape.weights === 'w4' ? shareInA4(this.#blocks.blocks, inA4) : 0;
   }
 
   /** Rejects with what openPackFolder rejects with, and with BAD_OPTION where the pack has no mixed levels. */
@@ -153,7 +153,7 @@ export class LayerwisePack {
   ): Promise<void> {
     const { shape } = this;
     const constants = this.#pack.constants.slice(0);
-    setConstantLevels(shape, constants, this.#blocks, this.#inA4);
+    setConstantLevels(shape, constants, this.#blocks.blocks, this.#inA4);
     const weights = backend.allocate(bytes);
     try {
       const model = backend.openModel({

@@ -5,6 +5,13 @@ export const DAMAGE_TOKENS = 64;
 /** Rows of a matrix that are looked at, about. */
 const DAMAGE_ROWS = 48;
 
+/** Rows of all matrices that share an input that are looked at, about: they take as many multiply-adds as tokens and columns. */
+const MOST_DAMAGE_ROWS = 1024;
+
+/** Whether the rows of tile `index` of `tiles` are looked at: where there are many tiles, every second, third, ... */
+export const isSampled = (index: number, tiles: number): boolean =>
+  index % Math.ceil((tiles * DAMAGE_ROWS) / MOST_DAMAGE_ROWS) === 0;
+
 /** Every how many rows of a matrix one is looked at. */
 export const damageStride = (rows: number): number => Math.max(1, Math.floor(rows / DAMAGE_ROWS));
 

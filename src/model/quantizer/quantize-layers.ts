@@ -11,16 +11,16 @@ import type { ModelShape } from '../../pack/manifest.ts';
 import {
   constantPlace,
   GROUP,
+  layerTileCount,
   PAGE_POSITIONS,
   roundUp,
-  tileBytes,
   tileCount,
-  tilesPerExpert,
 } from '../../pack/tile-shape.ts';
-import { beginHalf, fitScales, type HalfTiles, partStep, runHalf } from '../calibrate.ts';
+import { beginHalf, fitScales, partStep, runHalf } from '../calibrate.ts';
 import { writePaddingRows, writeRoundedRow } from '../cut-panel.ts';
-import { DAMAGE_TOKENS, InputDamage, PartsDamage } from './damage.ts';
+import { DAMAGE_TOKENS, InputDamage, isSampled, PartsDamage } from './damage.ts';
 import { type LayerTileKind, outputColumns, type TileBatch, tileBatches } from './half-layer.ts';
+import { HalfMemory, type TileCopy } from './half-memory.ts';
 import { keyMean } from './key-mean.ts';
 import { normedInput } from './normed-input.ts';
 import type { ResidualFile } from './residual-file.ts';
@@ -137,8 +137,12 @@ export class LayerQuantizer {
   async head(): Promise<number[]> {
     const [residuals] = this.#filesOf(this.#shape.layers);
     const damage = await this.#inputProducts(residuals, this.#constant('finalNorm'));
-    for await (const source of this.#options.headTiles())
-      await this.#options.addTile(await roundHeadTile(this.#shape, source, this.#input, damage));
+    const tiles = tileCount(this.#shape, 'head');
+    let index = 0;
+    for await (const source of this.#options.headTiles()) {
+      const sampled = isSampled(index++, tiles) ? damage : null;
+      await this.#options.addTile(await roundHeadTile(this.#shape, source, this.#input, sampled));
+    }
     return damage.total();
   }
 
@@ -164,7 +168,8 @@ export class LayerQuantizer {
       for (const index of batch.tiles) {
         const next = await source.next();
         if (next.done) throw new PotluckError('INTERNAL', 'Too few source tiles.');
-        const tile = await roundInputs(this.#shape, batch.kind, next.value, this.#input, inputDamage);
+        const sampled = isSampled(index, layerTileCount(this.#shape, batch.kind, layer)) ? inputDamage : null;
+        const tile = await roundInputs(this.#shape, batch.kind, next.value, this.#input, sampled);
         if (batch.kind === 'attention') await this.#writeKeyMean(layer, tile, before, norm);
         rounded.push(tile);
         places.push(this.#tiles.place(batch.kind, index, tile.tile));
@@ -262,8 +267,8 @@ export class LayerQuantizer {
   ): Promise<Float32Array> {
     const columns = capture.panel.paddedColumns;
     const all = columns * copies.length;
+    const runs = capture.runs(copies.length);
     const kept = new Float32Array(DAMAGE_TOKENS * all);
-    const op = kind === 'expert' ? 'expert-tiles' : 'tiles';
     const scale = this.#constant(half === 'attention' ? 'attentionScale' : 'ffnScale', layer);
     let exponent = FIRST_EXPONENT;
     for (let window = 0; window < this.#options.windows.length; window++) {
@@ -275,16 +280,18 @@ export class LayerQuantizer {
         await beginHalf(this.#model, this.#shape, layer, half, this.#tiles);
         let most = 0;
         let saturated = 0;
-        for (let run = 0; run < capture.runs; run++) {
-          for (const [i, copy] of copies.entries()) {
-            capture.replace(copy.bytes, run);
-            const { partial } = this.#model.pass;
-            partial.fill(0);
-            const stats = await this.#model.run([partStep(op, layer, half, [copy.place])]);
-            saturated += stats.saturated;
-            for (const value of partial) most = Math.max(most, Math.abs(value));
-            capture.collect(run, partial, 2 ** -exponent, this.#tokens, inputs, i * columns, all);
-          }
+        const { partial } = this.#model.pass;
+        for (let run = 0; run < runs; run++) {
+          const [first, end] = capture.tilesOf(run, copies.length);
+          // With one run the identities stay where they are.
+          if (window === 0 || runs > 1)
+            for (let i = first; i < end; i++) capture.replace(copies[i]!.bytes, i, run);
+          partial.fill(0);
+          const places = copies.slice(first, end).map(({ place }) => place);
+          for (const step of captureSteps(kind, layer, half, places))
+            saturated += (await this.#model.run([step])).saturated;
+          most = largest(partial, most);
+          capture.collect(run, partial, 2 ** -exponent, this.#tokens, inputs);
         }
         const next = betterExponent(exponent, most, saturated);
         if (window > 0 || next === exponent) break;
@@ -371,6 +378,27 @@ function columnsOf(rows: Float32Array, part: number, columns: number, parts: num
   return out;
 }
 
+/** Steps that run tiles: as many of an expert at a time as one may have. */
+function captureSteps(
+  kind: LayerTileKind,
+  layer: number,
+  half: Half,
+  places: readonly PlacedTile[],
+): ReturnType<typeof partStep>[] {
+  if (kind !== 'expert') return [partStep('tiles', layer, half, places)];
+  const steps: ReturnType<typeof partStep>[] = [];
+  for (let first = 0; first < places.length; first += MOST_EXPERT_TILES)
+    steps.push(partStep('expert-tiles', layer, half, places.slice(first, first + MOST_EXPERT_TILES)));
+  return steps;
+}
+
+/** The largest magnitude, `least` at the least. */
+function largest(values: Int32Array, least: number): number {
+  let most = least;
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]!));
+  return most;
+}
+
 /** Hidden activations in fixed point: where they begin, and the bits that the largest should have. */
 const FIRST_EXPONENT = 12;
 const LEAST_UNITS = 2 ** 18;
@@ -381,88 +409,4 @@ function betterExponent(exponent: number, most: number, saturated: number): numb
   if (saturated > 0) return Math.max(-EXPONENT_BOUND, exponent - 8);
   if (most >= LEAST_UNITS || most === 0) return exponent;
   return Math.min(EXPONENT_BOUND, exponent + Math.floor(Math.log2(MOST_UNITS / most)));
-}
-
-interface TileCopy {
-  readonly place: PlacedTile;
-  /** In the memory of the model. */
-  readonly bytes: Uint8Array;
-}
-
-/** The rounded tiles of a half layer in the memory of the model, and behind them copies of some. */
-class HalfMemory implements HalfTiles {
-  readonly weights: ArrayBuffer;
-  readonly #shape: ModelShape;
-  readonly #backend: Backend;
-  #placed: { kind: LayerTileKind; index: number; place: PlacedTile }[] = [];
-  #end = 0;
-
-  constructor(shape: ModelShape, backend: Backend) {
-    this.#shape = shape;
-    this.#backend = backend;
-    const bytes = (kind: LayerTileKind) => tileCount(shape, kind) * tileBytes(shape, kind);
-    const copies = (['attention', 'ffn', 'expert'] as const).map(kind => {
-      const layers = [...Array(shape.layers).keys()];
-      const most = layers.flatMap(layer =>
-        tileBatches(shape, layer, kind === 'attention' ? 'attention' : 'ffn')
-          .filter(batch => batch.kind === kind)
-          .flatMap(batch => batch.spans.map(span => span.length)),
-      );
-      return Math.max(0, ...most) * tileBytes(shape, kind);
-    });
-    this.weights = backend.allocate(
-      Math.max(bytes('attention'), bytes('ffn') + bytes('expert')) + Math.max(...copies),
-    );
-  }
-
-  clear(): void {
-    this.#placed = [];
-    this.#end = 0;
-  }
-
-  place(kind: LayerTileKind, index: number, tile: Uint8Array): PlacedTile {
-    const place = { offset: this.#end, slot: this.#slot(kind, index) };
-    this.#end += tile.length;
-    this.#placed.push({ kind, index, place });
-    this.write(place, tile);
-    return place;
-  }
-
-  write(place: PlacedTile, tile: Uint8Array): void {
-    new Uint8Array(this.weights, place.offset, tile.length).set(tile);
-  }
-
-  /** Copies of placed tiles, which count as those do. */
-  copies(kind: LayerTileKind, places: readonly PlacedTile[], tiles: readonly Uint8Array[]): TileCopy[] {
-    const size = tileBytes(this.#shape, kind);
-    const first = this.weights.byteLength - places.length * size;
-    if (first < this.#end) throw new PotluckError('INTERNAL', 'No room for copies of tiles.');
-    return places.map(({ slot }, i) => {
-      const bytes = new Uint8Array(this.weights, first + i * size, size);
-      bytes.set(tiles[i]!);
-      return { place: { offset: first + i * size, slot }, bytes };
-    });
-  }
-
-  *inOrder(): Generator<Uint8Array> {
-    for (const { kind, place } of this.#placed)
-      yield new Uint8Array(this.weights, place.offset, tileBytes(this.#shape, kind));
-  }
-
-  async *parts(): AsyncGenerator<{ op: 'tiles' | 'expert-tiles'; tiles: PlacedTile[] }> {
-    const dense = this.#placed.filter(({ kind }) => kind !== 'expert').map(({ place }) => place);
-    if (dense.length > 0) yield { op: 'tiles', tiles: dense };
-    const experts = this.#placed.filter(({ kind }) => kind === 'expert').map(({ place }) => place);
-    for (let first = 0; first < experts.length; first += MOST_EXPERT_TILES)
-      yield { op: 'expert-tiles', tiles: experts.slice(first, first + MOST_EXPERT_TILES) };
-  }
-
-  close(): void {
-    this.#backend.release(this.weights);
-  }
-
-  #slot(kind: LayerTileKind, index: number): number {
-    if (kind === 'attention') return index;
-    return kind === 'expert' ? Math.floor(index / tilesPerExpert(this.#shape)) : 0;
-  }
 }

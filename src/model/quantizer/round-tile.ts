@@ -26,13 +26,16 @@ export interface RoundedTile {
 /** Place of V among the panels of an attention tile. */
 const VALUE_PANEL = 2;
 
-/** Rounds all panels but the last, which see the input of the half layer; copies the tile's vectors. */
+/**
+ * Rounds all panels but the last, which see the input of the half layer; copies the tile's vectors. damage: looks at some of their
+ * rows, unless null.
+ */
 export async function roundInputs(
   s: ModelShape,
   kind: LayerTileKind,
   source: Uint8Array,
   rounder: Rounder,
-  damage: InputDamage,
+  damage: InputDamage | null,
 ): Promise<RoundedTile> {
   const tile = new Uint8Array(tileBytes(s, kind));
   const panels = tilePanels(s, kind);
@@ -44,7 +47,7 @@ export async function roundInputs(
     await rounder.roundPanel(panels[i]!, tile, (row, target) => {
       fill(row, target);
       if (s.hadamard !== 0) rotateColumns(target);
-      if (row % stride === 0) damage.add(matrixOf(kind, i, row), target);
+      if (row % stride === 0) damage?.add(matrixOf(kind, i, row), target);
     });
   }
   copyVectors(s, kind, source, tile);
@@ -80,7 +83,7 @@ export async function roundHeadTile(
   s: ModelShape,
   source: Uint8Array,
   rounder: Rounder,
-  damage: InputDamage,
+  damage: InputDamage | null,
 ): Promise<Uint8Array> {
   const tile = new Uint8Array(tileBytes(s, 'head'));
   const stride = damageStride(s.tiling.headRows);
@@ -88,7 +91,7 @@ export async function roundHeadTile(
   await rounder.roundPanel(tilePanels(s, 'head')[0]!, tile, (row, target) => {
     fill(row, target);
     if (s.hadamard !== 0) rotateColumns(target);
-    if (row % stride === 0) damage.add(0, target);
+    if (row % stride === 0) damage?.add(0, target);
   });
   return tile;
 }

@@ -3,61 +3,67 @@ import { floatToHalf } from '../../pack/number-formats.ts';
 import { GROUP, type Panel, tilePanels } from '../../pack/tile-shape.ts';
 import { writeRoundedRow } from '../cut-panel.ts';
 
+/** 1 as IEEE half. */
+const ONE = floatToHalf(1);
+
 /**
  * A tile adds to the residual stream what its last panel makes of its hidden activations. With the identity in place of that
- * panel it adds the hidden activations themselves: exactly those that the panel sees, whatever the layer is made of.
+ * panel it adds the hidden activations themselves: exactly those that the panel sees, whatever the layer is made of. An output
+ * holds `width` hidden channels: those of many tiles together, one behind the other, or of a part of one.
  */
 export class TileCapture {
   /** The panel that is replaced. */
   readonly panel: Panel;
   readonly #width: number;
-  /** Bytes of the panel with the identity for hidden channels `i * width` on; [columns / width, rounded up]. */
-  readonly #identities: Uint8Array[] = [];
+  /** The panel's bytes, zero everywhere. */
+  readonly #blank: Uint8Array;
 
   constructor(shape: ModelShape, kind: Exclude<TileKind, 'head'>) {
     this.panel = tilePanels(shape, kind).at(-1)!;
     this.#width = shape.width;
-    for (let first = 0; first < this.panel.paddedColumns; first += shape.width)
-      this.#identities.push(identityPanel({ ...this.panel, offset: 0 }, first));
+    this.#blank = new Uint8Array(this.panel.bytes);
+    const groups = this.panel.paddedColumns / GROUP;
+    const zeros = new Uint8Array(this.panel.paddedColumns).fill(8);
+    for (let row = 0; row < this.panel.paddedRows; row++)
+      writeRoundedRow({ ...this.panel, offset: 0 }, row, zeros, new Uint16Array(groups), this.#blank);
   }
 
-  /** Runs that a tile needs: an output holds `width` hidden channels. */
-  get runs(): number {
-    return this.#identities.length;
+  /** Runs that give the hidden activations of `tiles` tiles. */
+  runs(tiles: number): number {
+    return Math.ceil((tiles * this.panel.paddedColumns) / this.#width);
   }
 
-  /** Puts the identity of run `run` into a copy of a tile. */
-  replace(tile: Uint8Array, run: number): void {
-    tile.set(this.#identities[run]!, this.panel.offset);
+  /** The first of `tiles` tiles that run `run` has channels of, and the one behind the last. */
+  tilesOf(run: number, tiles: number): [first: number, end: number] {
+    const columns = this.panel.paddedColumns;
+    const end = Math.ceil(((run + 1) * this.#width) / columns);
+    return [Math.floor((run * this.#width) / columns), Math.min(tiles, end)];
   }
 
-  /** Copies what run `run` gave into columns `at` on of `target`. outputs: [tokens, width] fixed point. */
-  collect(
-    run: number,
-    outputs: Int32Array,
-    unit: number,
-    tokens: number,
-    target: Float32Array,
-    at: number,
-    stride: number,
-  ): void {
+  /** Puts the identity into a copy of tile `index` of those that are captured together: its channels that run `run` has. */
+  replace(tile: Uint8Array, index: number, run: number): void {
+    const columns = this.panel.paddedColumns;
+    tile.set(this.#blank, this.panel.offset);
+    const nibbles = new Uint8Array(columns);
+    const scales = new Uint16Array(columns / GROUP).fill(ONE);
+    for (let column = 0; column < columns; column++) {
+      const row = index * columns + column - run * this.#width;
+      if (row < 0 || row >= this.panel.rows) continue;
+      nibbles.fill(8);
+      nibbles[column] = 9;
+      writeRoundedRow(this.panel, row, nibbles, scales, tile);
+    }
+  }
+
+  /** Copies what run `run` gave into `target`, [tokens, columns of all tiles]. outputs: [tokens, width] fixed point. */
+  collect(run: number, outputs: Int32Array, unit: number, tokens: number, target: Float32Array): void {
+    const stride = target.length / tokens;
     const first = run * this.#width;
-    const count = Math.min(this.#width, this.panel.paddedColumns - first);
-    for (let t = 0; t < tokens; t++)
-      for (let k = 0; k < count; k++)
-        target[t * stride + at + first + k] = outputs[t * this.#width + k]! * unit;
+    const count = Math.min(this.#width, stride - first);
+    for (let t = 0; t < tokens; t++) {
+      const from = t * this.#width;
+      const to = t * stride + first;
+      for (let k = 0; k < count; k++) target[to + k] = outputs[from + k]! * unit;
+    }
   }
-}
-
-/** A w4 panel that is 1 where row + first = column. */
-function identityPanel(panel: Panel, first: number): Uint8Array {
-  const bytes = new Uint8Array(panel.bytes);
-  const nibbles = new Uint8Array(panel.paddedColumns);
-  const scales = new Uint16Array(panel.paddedColumns / GROUP).fill(floatToHalf(1));
-  for (let row = 0; row < panel.paddedRows; row++) {
-    nibbles.fill(8);
-    if (row < panel.rows && first + row < panel.paddedColumns) nibbles[first + row] = 9;
-    writeRoundedRow(panel, row, nibbles, scales, bytes);
-  }
-  return bytes;
 }

@@ -25,12 +25,12 @@ export async function writeLevels(
   const blocks = allBlocks(s);
   const inA4 = chooseLevels(blocks, damage, levels);
   setConstantLevels(s, constants, blocks, inA4);
+  const ofTiles = new TileBlocks(blocks);
   for (const [tile, entry] of writer.tiles.entries()) {
-    const mine = blocksOfTile(blocks, entry).filter(i => inA4[i]);
-    if (mine.length === 0) continue;
+    if (!ofTiles.of(entry).some(i => inA4[i])) continue;
     const bytes = new Uint8Array(entry.bytes);
     await writer.readTile(tile, bytes);
-    setTileLevels(s, bytes, entry, blocks, inA4);
+    setTileLevels(s, bytes, entry, ofTiles, inA4);
     await writer.replaceTile(tile, bytes);
   }
   return shareInA4(blocks, inA4);
@@ -53,11 +53,11 @@ export function setTileLevels(
   s: ModelShape,
   bytes: Uint8Array,
   entry: Tile,
-  blocks: readonly LevelBlock[],
+  ofTiles: TileBlocks,
   inA4: readonly boolean[],
 ): void {
-  for (const i of blocksOfTile(blocks, entry)) {
-    const { tile, block } = blocks[i]!;
+  for (const i of ofTiles.of(entry)) {
+    const { tile, block } = ofTiles.blocks[i]!;
     vectorOf(s, tile!.kind, tile!.vector, bytes)[block] = inA4[i] ? 1 : 0;
   }
 }
@@ -89,8 +89,24 @@ export async function readLevels(
   return [...inA4, ...headBlocks(s).map(ofConstant)];
 }
 
-const blocksOfTile = (blocks: readonly LevelBlock[], entry: Tile): number[] =>
-  [...blocks.keys()].filter(i => {
-    const { tile, layer } = blocks[i]!;
-    return tile?.kind === entry.kind && tile.index === entry.index && layer === entry.layer;
-  });
+/** Which blocks have their levels in which tile. */
+export class TileBlocks {
+  readonly blocks: readonly LevelBlock[];
+  /** Places among the blocks, by tile. */
+  readonly #ofTile = new Map<string, number[]>();
+
+  constructor(blocks: readonly LevelBlock[]) {
+    this.blocks = blocks;
+    for (const [i, { tile, layer }] of blocks.entries()) {
+      if (!tile) continue;
+      const key = `${tile.kind} ${layer} ${tile.index}`;
+      const known = this.#ofTile.get(key);
+      if (known) known.push(i);
+      else this.#ofTile.set(key, [i]);
+    }
+  }
+
+  of({ kind, layer, index }: Tile): readonly number[] {
+    return this.#ofTile.get(`${kind} ${layer} ${index}`) ?? [];
+  }
+}
