@@ -5,7 +5,8 @@ import { dirname, join, resolve } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import { modelsFolder } from './home-folder.ts';
 import { findModelFolder, installedModel, type ModelPlaces } from './installed-models.ts';
-import { nameOf, packCheckpoint, progressText } from './pack-checkpoint.ts';
+import { nameOf, packCheckpoint } from './pack-checkpoint.ts';
+import { PackProgress } from './pack-progress.ts';
 import { ProgressLine } from './progress-line.ts';
 
 /**
@@ -45,6 +46,7 @@ export async function findPack(
     );
   }
   const line = new ProgressLine(output);
+  const shown = new PackProgress();
   line.show(`Packing ${checkpoint}`);
   await packCheckpoint({
     checkpoint,
@@ -54,7 +56,7 @@ export async function findPack(
     attentionParts: null,
     ropePrecision: 'float32',
     origin: { packedFrom },
-    onProgress: progress => line.show(progressText(progress)),
+    onProgress: progress => shown.show(line, progress),
   });
   line.end(`Packed ${checkpoint} as ${name}`);
   return target;

@@ -128,7 +128,3 @@ export function nameOf(checkpoint: string): string {
     .replace(/^[^A-Za-z0-9]+/, '');
   return name.slice(0, 100) || 'model';
 }
-
-/** 'Cutting tiles 12/130'. */
-export const progressText = ({ stage, done, total }: BuildProgress): string =>
-  `${stage === 'cut' ? 'Cutting tiles' : 'Calibrating layers'} ${done}/${total}`;

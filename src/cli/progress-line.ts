@@ -1,4 +1,4 @@
-/** A line on standard error that is written over and over; on anything but a terminal it stays silent until `end`. */
+/** A line on standard error that is written over and over; on anything but a terminal it is silent but for milestones and `end`. */
 export class ProgressLine {
   readonly #stream: { write(text: string): unknown; readonly isTTY?: boolean };
   #shown = 0;
@@ -11,6 +11,11 @@ export class ProgressLine {
     if (!this.#stream.isTTY) return;
     this.#stream.write(`\r${text.padEnd(this.#shown)}`);
     this.#shown = text.length;
+  }
+
+  /** A lasting line in a log of long work; on a terminal, which shows the line, nothing. */
+  milestone(text: string): void {
+    if (!this.#stream.isTTY) this.#stream.write(`${text}\n`);
   }
 
   /** Replaces the line by a lasting one. */

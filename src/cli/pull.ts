@@ -13,7 +13,8 @@ import { type PulledFiles, pullFiles } from '../pull/pull-files.ts';
 import type { RepoName } from '../pull/repo-name.ts';
 import { downloadsFolder, modelsFolder } from './home-folder.ts';
 import { installedModel } from './installed-models.ts';
-import { packCheckpoint, progressText, readJson } from './pack-checkpoint.ts';
+import { packCheckpoint, readJson } from './pack-checkpoint.ts';
+import { PackProgress } from './pack-progress.ts';
 import { ProgressLine } from './progress-line.ts';
 import { PullProgress } from './pull-progress.ts';
 import { formatBytes } from './text-table.ts';
@@ -152,6 +153,7 @@ async function pack(
   output: Output,
 ): Promise<Manifest> {
   const line = new ProgressLine(output);
+  const shown = new PackProgress();
   const manifest = await packCheckpoint({
     checkpoint: format === 'gguf' ? join(folder, weightFiles[0]!) : folder,
     target: join(modelsFolder(home), name),
@@ -165,7 +167,7 @@ async function pack(
       ...(commit === null ? {} : { commit }),
       ...(repo.file === null ? {} : { file: repo.file }),
     },
-    onProgress: progress => line.show(progressText(progress)),
+    onProgress: progress => shown.show(line, progress),
   });
   line.end('Packed');
   return manifest;

@@ -36,11 +36,21 @@ const ROUNDING_VERSION = 1;
 /** Bytes of embedding rows that are read at a time, about. */
 const EMBEDDING_CHUNK = 8 * 2 ** 20;
 
-export interface BuildProgress {
-  readonly stage: 'cut' | 'calibrate';
+export type BuildProgress =
   /** Tiles (cut) or layers (calibrate) done, of `total`. */
+  { readonly stage: 'cut' | 'calibrate'; readonly done: number; readonly total: number } | RoundingProgress;
+
+/** Tiles are cut and rounded by inputs, layer by layer. */
+export interface RoundingProgress {
+  readonly stage: 'round';
+  /** Multiply-adds of `total`; those of an interrupted run that goes on count as done. */
   readonly done: number;
   readonly total: number;
+  /** The layer at work, of `layers`; `layers` where it is the head. */
+  readonly layer: number;
+  readonly layers: number;
+  /** Tiles that are written. */
+  readonly tiles: number;
 }
 
 export type RopePrecision = 'float32' | 'bfloat16';
@@ -194,6 +204,9 @@ async function quantizedPack(start: Omit<Build, 'writer'>): Promise<Manifest> {
   const { writer, journal, layersDone, damage } = await openRun(writerOptions(start), run, constants);
   const build = { ...start, writer };
   let share = 0;
+  let at = { layer: Math.max(0, layersDone), done: 0, total: 1 };
+  const say = () =>
+    options.onProgress?.({ stage: 'round', ...at, layers: shape.layers, tiles: writer.tiles.length });
   try {
     if (layersDone < 0) {
       await writeEmbedding(build);
@@ -213,7 +226,14 @@ async function quantizedPack(start: Omit<Build, 'writer'>): Promise<Manifest> {
       embed: (ids, target) => writtenEmbedding(build).embed(ids, target),
       layerTiles: layer => cutLayer(sourceShape(shape), layer, layerReader(build, layer), config.normOffset),
       headTiles: () => cutHead(build, sourceShape(shape)),
-      addTile: tileAdder(build),
+      addTile: async tile => {
+        await writer.addTile(tile);
+        say();
+      },
+      onWork: (layer, done, total) => {
+        at = { layer, done, total };
+        say();
+      },
       onLayer: async (layer, ofLayer) => {
         damage.push(...ofLayer);
         await writer.setConstants(constants);

@@ -9,12 +9,13 @@ import {
   tilesPerExpert,
   vectorPlaces,
 } from '../pack/tile-shape.ts';
+import { ColumnStripes } from './column-stripes.ts';
 import { cutAttentionTile, cutFfnTile, type FfnWeights } from './cut-tiles.ts';
 import type { LayerReader } from './layer-tensors.ts';
 import { rotateRows } from './rotate.ts';
 
 /**
- * The tiles of a layer, in execution order; in memory are one tile and one matrix as it is stored. `normOffset`: see
+ * The tiles of a layer, in execution order; in memory are one tile and a stripe of one matrix, or an expert's whole matrix. `normOffset`: see
  * ModelConfig. Rejects with what reading tensors rejects with.
  */
 export async function* cutLayer(
@@ -26,10 +27,11 @@ export async function* cutLayer(
   yield* cutAttention(s, layer, reader, normOffset);
   yield* cutFfn(s, layer, reader);
   for (let expert = 0; expert < (s.layerFeatures[layer]!.experts ? s.experts!.count : 0); expert++) {
+    const whole = await reader.rows('expertDown', 0, s.width, expert);
     const weights: FfnWeights = {
       gate: (first, count) => reader.rows('expertGate', first, count, expert),
       up: (first, count) => reader.rows('expertUp', first, count, expert),
-      down: await reader.rows('expertDown', 0, s.width, expert),
+      down: async () => whole,
       width: s.experts!.width,
     };
     for (let i = 0; i < tilesPerExpert(s); i++) yield await cutFfnTile(s, weights, i, 'expert');
@@ -42,11 +44,16 @@ async function* cutAttention(
   reader: LayerReader,
   normOffset: number,
 ): AsyncGenerator<Uint8Array> {
+  const output = new ColumnStripes(
+    (first, count) => reader.rows('output', first, count),
+    s.width,
+    s.queryHeads * s.headDim,
+  );
   const weights = {
     query: (first: number, count: number) => reader.rows('query', first, count),
     key: (first: number, count: number) => reader.rows('key', first, count),
     value: (first: number, count: number) => reader.rows('value', first, count),
-    output: await reader.rows('output', 0, s.width),
+    output: (first: number, count: number) => output.columns(first, count),
   };
   const vectors = {
     queryBias: await reader.vector('queryBias'),
@@ -75,11 +82,13 @@ async function* cutAttention(
 async function* cutFfn(s: ModelShape, layer: number, reader: LayerReader): AsyncGenerator<Uint8Array> {
   const tiles = layerTileCount(s, 'ffn', layer);
   if (tiles === 0) return;
+  const width = s.layerFeatures[layer]!.experts ? s.experts!.sharedWidth : s.ffnWidth;
+  const down = new ColumnStripes((first, count) => reader.rows('down', first, count), s.width, width);
   const weights: FfnWeights = {
     gate: (first, count) => reader.rows('gate', first, count),
     up: (first, count) => reader.rows('up', first, count),
-    down: await reader.rows('down', 0, s.width),
-    width: s.layerFeatures[layer]!.experts ? s.experts!.sharedWidth : s.ffnWidth,
+    down: (first, count) => down.columns(first, count),
+    width,
   };
   const biases = [await reader.vector('gateBias'), await reader.vector('upBias')] as const;
   for (let index = 0; index < tiles; index++) {

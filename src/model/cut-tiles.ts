@@ -7,19 +7,22 @@ import type { MatrixRows } from './stored-rows.ts';
 /** Reads rows `first` to `first + count` of a matrix. */
 export type ReadRows = (first: number, count: number) => Promise<MatrixRows>;
 
-/** Weights of an attention half layer; `output` whole, as columns of it are needed. */
+/** Gives all rows of a matrix, of which columns `first` to `first + count` may be copied. */
+export type ReadColumns = (first: number, count: number) => Promise<MatrixRows>;
+
+/** Weights of an attention half layer; of `output` columns are needed. */
 export interface AttentionWeights {
   readonly query: ReadRows;
   readonly key: ReadRows;
   readonly value: ReadRows;
-  readonly output: MatrixRows;
+  readonly output: ReadColumns;
 }
 
-/** Weights of an FFN half layer; `down` whole, as columns of it are needed. */
+/** Weights of an FFN half layer; of `down` columns are needed. */
 export interface FfnWeights {
   readonly gate: ReadRows;
   readonly up: ReadRows;
-  readonly down: MatrixRows;
+  readonly down: ReadColumns;
   /** Intermediate columns that there are. */
   readonly width: number;
 }
@@ -62,7 +65,8 @@ export async function cutAttentionTile(
   writePanel(s, q!, wholeRows(query, s.width), tile);
   writePanel(s, k!, wholeRows(key, s.width), tile);
   writePanel(s, v!, rotatedValues(s) ? rotatedRows(value, s.width) : wholeRows(value, s.width), tile);
-  writePanel(s, o!, columnsOf(weights.output, index * columns, columns), tile);
+  const output = await weights.output(index * columns, columns);
+  writePanel(s, o!, columnsOf(output, index * columns, columns), tile);
   return tile;
 }
 
@@ -90,7 +94,7 @@ export async function cutFfnTile(
     },
     tile,
   );
-  writePanel(s, down!, columnsOf(weights.down, first, columns), tile);
+  writePanel(s, down!, columnsOf(await weights.down(first, columns), first, columns), tile);
   return tile;
 }
 

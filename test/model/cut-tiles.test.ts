@@ -91,7 +91,7 @@ for (const weights of ['bf16', 'w4'] as const) {
     for (let index = 0; index < 6; index++) {
       const tile = await cutAttentionTile(
         s,
-        { query: m.query.read, key: m.key.read, value: m.value.read, output: m.output },
+        { query: m.query.read, key: m.key.read, value: m.value.read, output: async () => m.output },
         index,
       );
       const kv = Math.floor(index / 3);
@@ -117,7 +117,7 @@ for (const weights of ['bf16', 'w4'] as const) {
     for (const index of [0, 1]) {
       const tile = await cutFfnTile(
         s,
-        { gate: m.gate.read, up: m.up.read, down: m.down, width: s.ffnWidth },
+        { gate: m.gate.read, up: m.up.read, down: async () => m.down, width: s.ffnWidth },
         index,
         'ffn',
       );

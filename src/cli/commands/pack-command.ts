@@ -57,7 +57,8 @@ export function addPackCommand(program: Command): void {
     )
     .option('--calibrate <file>', 'the text (default: a small one of many kinds)')
     .action(async (checkpoint: string, flags: PackFlags) => {
-      const { nameOf, packCheckpoint, progressText } = await import('../pack-checkpoint.ts');
+      const { nameOf, packCheckpoint } = await import('../pack-checkpoint.ts');
+      const { PackProgress } = await import('../pack-progress.ts');
       const { modelKind } = await import('../model-path.ts');
       const { ProgressLine } = await import('../progress-line.ts');
       if (modelKind(checkpoint) === 'pack')
@@ -68,6 +69,7 @@ export function addPackCommand(program: Command): void {
       const name = flags.name ?? nameOf(checkpoint);
       const target = resolve(flags.out ?? `${name}-${flags.weights}`);
       const line = new ProgressLine();
+      const shown = new PackProgress();
       const { tiles, origin } = await packCheckpoint({
         checkpoint: resolve(checkpoint),
         target,
@@ -78,7 +80,7 @@ export function addPackCommand(program: Command): void {
         rounding: flags.rounding,
         activations: flags.activations,
         ...(flags.calibrate === undefined ? {} : { calibrationFile: resolve(flags.calibrate) }),
-        onProgress: progress => line.show(progressText(progress)),
+        onProgress: progress => shown.show(line, progress),
       });
       if (flags.weights === 'w4' && origin.rounding !== flags.rounding)
         line.end(

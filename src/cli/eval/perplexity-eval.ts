@@ -5,7 +5,8 @@ import { PotluckError } from '../../errors/errors.ts';
 import { openTokenizer } from '../../model/open-tokenizer.ts';
 import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { ModelShape, WeightFormat } from '../../pack/manifest.ts';
-import { checkpointTokenizer, progressText } from '../pack-checkpoint.ts';
+import { checkpointTokenizer } from '../pack-checkpoint.ts';
+import { PackProgress } from '../pack-progress.ts';
 import {
   measurePerplexity,
   type PerplexityRow,
@@ -49,6 +50,7 @@ export async function evalPerplexity(options: PerplexityEvalOptions): Promise<Pe
       : withTemporaryPack(checkpoint, 'bf16', folder => measure(folder, subjects));
   if (isPack) return withReference([subject('pack', model, options.activations, options.kvBits)]);
   if (options.weights === 'bf16') return withReference([]);
+  const shown = new PackProgress();
   return withTemporaryPack(
     model,
     'w4',
@@ -61,7 +63,7 @@ export async function evalPerplexity(options: PerplexityEvalOptions): Promise<Pe
       rounding: 'inputs',
       activations: 'mixed', // other levels need no other weights
       ...(options.calibrationFile === null ? {} : { calibrationFile: options.calibrationFile }),
-      onProgress: progress => onProgress(progressText(progress)),
+      onProgress: progress => onProgress(shown.text(progress)),
     },
   );
 }

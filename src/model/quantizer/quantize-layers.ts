@@ -33,6 +33,7 @@ import {
   vectorOf,
 } from './round-tile.ts';
 import { Rounder } from './rounder.ts';
+import { factorWork, inputPanelsWork, productsWork, rowsWork, runWork } from './rounding-work.ts';
 import { TileCapture } from './tile-capture.ts';
 
 /** Most tokens of a window: each is a text of its own, from position 0. */
@@ -53,6 +54,8 @@ export interface QuantizerOptions {
   readonly headTiles: () => AsyncGenerator<Uint8Array>;
   /** Takes the tiles, in execution order. */
   readonly addTile: (tile: Uint8Array) => Promise<void>;
+  /** Is told of work as it is done; see rounding-work.ts. */
+  readonly onWork: (work: number) => void;
   /** Residuals before a layer, and where those behind it are put; they change roles. */
   readonly residuals: readonly [ResidualFile, ResidualFile];
 }
@@ -142,6 +145,7 @@ export class LayerQuantizer {
     for await (const source of this.#options.headTiles()) {
       const sampled = isSampled(index++, tiles) ? damage : null;
       await this.#options.addTile(await roundHeadTile(this.#shape, source, this.#input, sampled));
+      this.#options.onWork(inputPanelsWork(this.#shape, 'head'));
     }
     return damage.total();
   }
@@ -171,6 +175,7 @@ export class LayerQuantizer {
         const sampled = isSampled(index, layerTileCount(this.#shape, batch.kind, layer)) ? inputDamage : null;
         const tile = await roundInputs(this.#shape, batch.kind, next.value, this.#input, sampled);
         if (batch.kind === 'attention') await this.#writeKeyMean(layer, tile, before, norm);
+        this.#options.onWork(inputPanelsWork(this.#shape, batch.kind));
         rounded.push(tile);
         places.push(this.#tiles.place(batch.kind, index, tile.tile));
       }
@@ -197,6 +202,8 @@ export class LayerQuantizer {
       const residual = await this.#load(before, window);
       await runHalf(this.#shape, this.#model, this.#tiles, layer, half);
       await after.write(window * this.#tokens, residual);
+      for (const { kind, tiles } of tileBatches(this.#shape, layer, half))
+        this.#options.onWork(runWork(this.#shape, kind, tiles.length, this.#tokens));
     }
   }
 
@@ -212,8 +219,10 @@ export class LayerQuantizer {
       normedInput(this.#shape, rows, norm, inputs);
       this.#samples.keep(window, inputs, columns, kept);
       await this.#input.add(this.#tokens);
+      this.#options.onWork(productsWork(this.#tokens, columns));
     }
     await this.#input.factor();
+    this.#options.onWork(factorWork(columns));
     return new InputDamage(kept, columns);
   }
 
@@ -232,6 +241,7 @@ export class LayerQuantizer {
     for (const [i, tile] of mine.entries())
       damage.add(columnsOf(kept, i, columns, span.length), columns, someOutputRows(this.#shape, tile));
     await this.#output.factor();
+    this.#options.onWork(factorWork(columns * span.length));
     await this.#output.round(
       this.#shape.width,
       (row, target) => {
@@ -250,6 +260,7 @@ export class LayerQuantizer {
           );
       },
     );
+    this.#options.onWork(rowsWork(this.#shape.width, columns * span.length));
     for (const i of span) {
       writePaddingRows(capture.panel, rounded[i]!.tile);
       this.#tiles.write(places[i]!, rounded[i]!.tile);
@@ -299,6 +310,9 @@ export class LayerQuantizer {
       }
       this.#samples.keep(window, inputs, all, kept);
       await this.#output.add(this.#tokens);
+      this.#options.onWork(
+        productsWork(this.#tokens, all) + runWork(this.#shape, kind, copies.length, this.#tokens),
+      );
     }
     return kept;
   }

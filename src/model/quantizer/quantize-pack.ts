@@ -5,6 +5,7 @@ import type { FileSystem } from '../../pack/file-system.ts';
 import type { ModelShape } from '../../pack/manifest.ts';
 import { LayerQuantizer, WINDOW_TOKENS } from './quantize-layers.ts';
 import { ResidualFile } from './residual-file.ts';
+import { headWork, layerWork } from './rounding-work.ts';
 
 /** Most calibration tokens: more than these measured no better. */
 export const QUANTIZER_TOKENS = 24_576;
@@ -29,6 +30,8 @@ export interface QuantizePackOptions {
   readonly layerTiles: (layer: number) => AsyncGenerator<Uint8Array>;
   readonly headTiles: () => AsyncGenerator<Uint8Array>;
   readonly addTile: (tile: Uint8Array) => Promise<void>;
+  /** Layer, or the number of layers where the head is at work; multiply-adds done, of `total` (see rounding-work.ts). */
+  readonly onWork: (layer: number, done: number, total: number) => void;
   /** The layer's tiles and its residuals are written; the constants have its scales. damage: in the order of layerBlocks. */
   readonly onLayer: (layer: number, damage: readonly number[]) => Promise<void>;
 }
@@ -38,17 +41,21 @@ export async function quantizePack(options: QuantizePackOptions): Promise<number
   const { shape, fileSystem, folder, layersDone } = options;
   const open = (name: string) => ResidualFile.open(fileSystem, join(folder, name), shape.width);
   const residuals = [await open(RESIDUAL_FILES[0]), await open(RESIDUAL_FILES[1])] as const;
+  const windows = calibrationWindows(options.tokens, options.beginToken, shape.context);
+  const tokens = windows.length * windows[0]!.length;
+  const works = shape.layerFeatures.map((_, layer) => layerWork(shape, layer, tokens));
+  const total = works.reduce((sum, work) => sum + work, headWork(shape, tokens));
+  let done = works.slice(0, layersDone).reduce((sum, work) => sum + work, 0);
+  let at = layersDone;
+  const onWork = (work: number) => {
+    done += work;
+    options.onWork(at, done, total);
+  };
   try {
-    const quantizer = new LayerQuantizer({
-      ...options,
-      residuals,
-      windows: calibrationWindows(options.tokens, options.beginToken, shape.context),
-    });
+    const quantizer = new LayerQuantizer({ ...options, onWork, residuals, windows });
     try {
       if (layersDone === 0) await quantizer.embed(options.embed);
-      for (let layer = layersDone; layer < shape.layers; layer++) {
-        await options.onLayer(layer, await quantizer.layer(layer));
-      }
+      for (; at < shape.layers; at++) await options.onLayer(at, await quantizer.layer(at));
       return await quantizer.head();
     } finally {
       quantizer.close();

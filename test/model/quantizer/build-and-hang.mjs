@@ -17,8 +17,8 @@ await buildPack({
   backend: createNativeBackend(addon, { threads: 1 }),
   rounding: addon,
   calibrationTokens: JSON.parse(ids),
-  onProgress({ done }) {
-    if (done < Number(tiles)) return;
+  onProgress(progress) {
+    if (progress.tiles < Number(tiles)) return;
     process.stdout.write('here\n');
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   },

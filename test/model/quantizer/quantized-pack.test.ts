@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createNativeBackend } from '../../../src/kernels/native-backend.ts';
-import { type BuildPackOptions, buildPack } from '../../../src/model/build-pack.ts';
+import {
+  type BuildPackOptions,
+  type BuildProgress,
+  buildPack,
+  type RoundingProgress,
+} from '../../../src/model/build-pack.ts';
 import { allBlocks, shareInA4 } from '../../../src/model/quantizer/level-blocks.ts';
 import { readLevels } from '../../../src/model/quantizer/write-levels.ts';
 import { openPackFolder } from '../../../src/pack/pack-folder.ts';
@@ -106,9 +111,9 @@ describe('a pack rounded by inputs', () => {
     const whole = await build(folder, 'whole', { activations: 'mixed' });
     const perLayer = whole.tiles.filter(tile => tile.layer === 0 && tile.kind !== 'head').length;
     for (const [name, stop, first] of [
-      ['early', 1, 1],
-      ['later', perLayer + 2, perLayer + 1],
-      ['head', 2 * perLayer + 1, 2 * perLayer + 1],
+      ['early', 1, 0],
+      ['later', perLayer + 2, perLayer],
+      ['head', 2 * perLayer + 1, 2 * perLayer],
     ] as const) {
       const target = join(folder, name);
       const script = fileURLToPath(new URL('build-and-hang.mjs', import.meta.url));
@@ -119,12 +124,15 @@ describe('a pack rounded by inputs', () => {
       await once(child.stdout, 'data');
       child.kill('SIGKILL');
       await once(child, 'exit');
-      const done: number[] = [];
+      const said: RoundingProgress[] = [];
       const resumed = await build(folder, name, {
         activations: 'mixed',
-        onProgress: progress => void done.push(progress.done),
+        onProgress: progress => void said.push(progress as RoundingProgress),
       });
-      expect(done[0]).toBe(first);
+      expect(said[0]!.tiles).toBe(first);
+      expect(said[0]!.layer).toBe(Math.floor(first / perLayer));
+      expect(said[0]!.done / said[0]!.total).toBeGreaterThanOrEqual((0.4 * first) / perLayer);
+      expect(said.at(-1)!.done).toBeCloseTo(said.at(-1)!.total, -1);
       expect(resumed).toEqual(whole);
       expect(await fs.readFile(join(target, 'tiles.bin'))).toEqual(
         await fs.readFile(join(folder, 'whole', 'tiles.bin')),
@@ -136,18 +144,18 @@ describe('a pack rounded by inputs', () => {
     const folder = await checkpointFolder();
     const stop = new Error('enough');
     const interrupted = build(folder, 'pack', {
-      onProgress: ({ done }) => {
-        if (done > 5) throw stop;
+      onProgress: progress => {
+        if (progress.stage === 'round' && progress.tiles > 5) throw stop;
       },
     });
     await expect(interrupted).rejects.toBe(stop);
     expect(await fs.readdir(folder)).toContain('pack.unfinished');
-    const done: number[] = [];
+    const said: BuildProgress[] = [];
     await build(folder, 'pack', {
       calibrationTokens: TOKENS.toReversed(),
-      onProgress: progress => void done.push(progress.done),
+      onProgress: progress => void said.push(progress),
     });
-    expect(done[0]).toBe(1);
+    expect(said[0]).toMatchObject({ stage: 'round', layer: 0, tiles: 0 });
     expect(await fs.readdir(folder)).not.toContain('pack.unfinished');
   });
 
