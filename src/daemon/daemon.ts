@@ -92,7 +92,7 @@ class Daemon {
   #cluster: Cluster | null = null;
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
-  readonly #served = new ServedModels();
+  readonly #served: ServedModels;
   /** Keeps the account of memory. */
   /** Models, by id, of which it was said that embedding rows are damaged. */
   readonly #toldOfRows = new Set<string>();
@@ -109,7 +109,9 @@ class Daemon {
       windowBytes: options.windowBytes,
       count: processMemory,
       system: systemMemory,
+      pause: milliseconds => new Promise(resolve => TIMERS.setTimeout(() => resolve(), milliseconds)),
     });
+    this.#served = new ServedModels(this.#keeper);
     this.#engine = createEngine({
       runner: this.#runner,
       logitMath: compute.backend.logitMath,

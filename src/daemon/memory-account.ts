@@ -21,7 +21,9 @@ export interface MemoryAccount {
   readonly reserve: number;
   readonly constants: number;
   readonly activations: number;
-  /** Frames of the links to the other devices of the plan; logits for the rows that were ever asked for, and at least one. */
+  /** Of a pass, for the rows that were ever asked for, and at least one. */
+  readonly logits: number;
+  /** Frames of the links to the other devices of the plan, with logits for as many rows. */
   readonly frames: number;
   /** Keys and values: the pages that were ever written, and at least LEAST_POSITIONS. */
   readonly kv: number;
@@ -48,6 +50,8 @@ export interface AccountInput {
   /** What the process takes beside this account. */
   readonly processBytes: number;
   readonly reserveBytes: number;
+  /** What else the process may take later; tiles make room then. Null where the plan is open: it was made with room for that. */
+  readonly laterBytes: number | null;
   /** KV pages written so far. */
   readonly kvPagesUsed: number;
 }
@@ -57,11 +61,14 @@ const FULL_SEQUENCES = 4;
 /** Positions that it holds at the least. */
 const LEAST_POSITIONS = 256;
 const MOST_KV_BYTES = 2 ** 30;
+const HUGE_PAGE = 2 ** 21;
 
 export interface Accounted {
   readonly account: MemoryAccount;
-  /** Most KV pages: so many that the least window, and the logits of the largest pass, still fit beside them. */
+  /** Most KV pages: so many that the least window, the logits of the largest pass, and what comes later still fit beside them. */
   readonly mostKvPages: number;
+  /** What tiles have left when that has come. */
+  readonly leastWeights: number;
 }
 
 /**
@@ -71,22 +78,28 @@ export interface Accounted {
 export function accountMemory(input: AccountInput): Accounted {
   const { shape, budget, leastWindow, logitRowBytes } = input;
   const { maxLogitRows } = passLimits(shape);
-  const logits = logitFrameBytes(logitRowBytes, Math.max(1, input.logitRowsUsed), maxLogitRows);
-  const moreLogits = logitFrameBytes(logitRowBytes, maxLogitRows, maxLogitRows) - logits;
+  const rows = Math.max(1, input.logitRowsUsed);
+  const logits = passLogitBytes(shape, rows);
+  const frameLogits = logitFrameBytes(logitRowBytes, rows, maxLogitRows);
+  const later =
+    input.laterBytes === null ? 0 : input.laterBytes + passLogitBytes(shape, maxLogitRows) - logits;
+  const moreFrames = logitFrameBytes(logitRowBytes, maxLogitRows, maxLogitRows) - frameLogits;
   const fixed = {
     process: input.processBytes,
     reserve: input.reserveBytes,
     constants: constantsFloats(shape) * 4,
     activations: input.activationBytes ?? activationBytes(shape),
-    frames: input.frameBytes + logits,
+    logits,
+    frames: input.frameBytes + frameLogits,
   };
   const slack = kvSlackBytes(input.attentionTiles);
   const fixedBytes = Object.values(fixed).reduce((sum, bytes) => sum + bytes, slack);
   const pageBytes = Math.max(1, kvPageBytes(shape, input.attentionTiles));
   const contextPages = Math.ceil(shape.context / PAGE_POSITIONS);
   const leastPages = Math.min(contextPages, LEAST_POSITIONS / PAGE_POSITIONS);
-  const least = fixedBytes + leastPages * pageBytes + leastWindow;
-  if (budget !== null && budget < least) throw tooSmall(budget, least, fixed.process + fixed.reserve);
+  const least = fixedBytes + later + leastPages * pageBytes + leastWindow;
+  const process = fixed.process + fixed.reserve;
+  if (budget !== null && budget < least) throw tooSmall(budget, least, process + (input.laterBytes ?? 0));
   const wanted = Math.min(
     contextPages * FULL_SEQUENCES,
     Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)),
@@ -94,16 +107,17 @@ export function accountMemory(input: AccountInput): Accounted {
   const left = budget === null ? Infinity : budget - fixedBytes;
   const mostKvPages = Math.max(
     leastPages,
-    Math.min(wanted, Math.floor((left - leastWindow - moreLogits) / pageBytes)),
+    Math.min(wanted, Math.floor((left - leastWindow - later - moreFrames) / pageBytes)),
   );
   // Pages that were written stay, also where there would be fewer now.
   const kv = Math.max(leastPages, input.kvPagesUsed) * pageBytes;
-  if (left - kv < leastWindow)
-    throw tooSmall(budget ?? 0, fixedBytes + kv + leastWindow, fixed.process + fixed.reserve);
-  const weights = Math.min(input.tileBytes, left - kv, input.windowBytes ?? Infinity);
+  if (left - kv < leastWindow) throw tooSmall(budget ?? 0, fixedBytes + kv + leastWindow, process);
+  const weightsOf = (bytes: number): number =>
+    wholePages(Math.min(input.tileBytes, bytes, input.windowBytes ?? Infinity));
   return {
-    account: { ...fixed, kv: kv + slack, weights: Math.floor(weights / 4096) * 4096 },
+    account: { ...fixed, kv: kv + slack, weights: weightsOf(left - kv) },
     mostKvPages,
+    leastWeights: weightsOf(Math.max(leastWindow, left - kv - later - moreFrames)),
   };
 }
 
@@ -115,14 +129,23 @@ function tooSmall(budget: number, least: number, process: number): PotluckError 
   );
 }
 
-/** Residual, partial sums and normalized tokens of a pass, its logits, and the scratch of the kernels: close to what they take. */
+const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
+
+/** The logits of a pass take memory when they are written, in huge pages at the most; `rows`: the most that were asked for. */
+export function passLogitBytes(shape: ModelShape, rows: number): number {
+  const rowBytes = paddedVocabulary(shape) * 4;
+  const written = Math.ceil((rows * rowBytes) / HUGE_PAGE) * HUGE_PAGE;
+  return Math.min(written, passLimits(shape).maxLogitRows * rowBytes);
+}
+
+/** Residual, partial sums and normalized tokens of a pass, and the scratch of the kernels: close to what they take. */
 function activationBytes(shape: ModelShape): number {
-  const { maxTokens, maxLogitRows } = passLimits(shape);
+  const { maxTokens } = passLimits(shape);
   const heads = tileCount(shape, 'attention') * (2 * tileQueryHeads(shape) + 2) * shape.headDim * 4;
   const tiles = Math.max(tileCount(shape, 'ffn'), Math.min(MOST_EXPERT_TILES, tileCount(shape, 'expert')));
   const hidden = tiles * shape.tiling.ffnColumns * 1.25;
   const perToken = shape.width * 9.25 + heads * 1.16 + hidden;
-  return Math.ceil(maxTokens * perToken + maxLogitRows * paddedVocabulary(shape) * 4);
+  return Math.ceil(maxTokens * perToken);
 }
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

@@ -1,8 +1,15 @@
 import { logitFrameBytes } from '../allreduce/frame-memory.ts';
 import { passLimits } from '../engine/device-tiles.ts';
+import { PotluckError } from '../errors/errors.ts';
 import type { ModelShape } from '../pack/manifest.ts';
 import { constantsFloats, kvPageBytes } from '../pack/tile-shape.ts';
-import { type Accounted, accountMemory, type MemoryAccount, mebibytes } from './memory-account.ts';
+import {
+  type Accounted,
+  accountMemory,
+  type MemoryAccount,
+  mebibytes,
+  passLogitBytes,
+} from './memory-account.ts';
 import { firstBudget, nextBudget } from './memory-budget.ts';
 import type { ProcessMemory, SystemMemory } from './process-memory.ts';
 
@@ -13,6 +20,8 @@ export interface MemoryKeeperOptions {
   readonly windowBytes: number | null;
   readonly count: () => ProcessMemory;
   readonly system: () => SystemMemory;
+  /** Resolves so many milliseconds later. */
+  readonly pause: (milliseconds: number) => Promise<void>;
 }
 
 /** A plan's part of a device, as far as memory is concerned. */
@@ -39,21 +48,26 @@ export interface OpenMemory extends PlanNeeds {
   };
 }
 
+/** What a worker that renders chats takes; measured: 7 to 14 MiB. */
+const WORKER = 14 << 20;
 /**
  * What a daemon takes more than at its start, once it has done everything, beside the tokenizer. Measured: up to 5 MiB until the first
- * plan, 14 of code that is compiled for requests, 14 for the worker that renders chats.
+ * plan, 14 of code that is compiled for requests, and that worker.
  */
-const GROWTH = 36 << 20;
+const GROWTH = (22 << 20) + WORKER;
 /** Room that a start leaves for plans of several devices, which have links and frames, and for more positions than the least. */
 const LATER_PLANS = 8 << 20;
-/** Room for what it may grow between two looks, once it works as it always does: that worker may start. */
-const STEADY_RESERVE = 14 << 20;
+/** Room for what it may grow between two looks, once it works as it always does. */
+const STEADY_RESERVE = 6 << 20;
 /** From this many passes on it does. */
 const STEADY_PASSES = 48;
 /** Looks over which the largest size counts: a minute at two a second. */
 const LOOKS = 120;
 /** Tiles are pinned or given up in steps of at least this. */
 const LEAST_CHANGE = 4 << 20;
+/** Tiles make room when a pass ends: how often that is looked at, and how long a pass may take. */
+const ROOM_STEP = 5;
+const ROOM_MILLISECONDS = 60_000;
 
 /**
  * Holds the account of one device: looks at what the process takes, follows `--memory auto`, and lets the window of tiles
@@ -74,6 +88,9 @@ export class MemoryKeeper {
   #kvPagesUsed = 0;
   #logitRowsUsed = 0;
   #passes = 0;
+  /** Workers that were given room and did not end, and what the process took before the first. */
+  #workers = 0;
+  #beforeWorkers = 0;
   #weights = 0;
   #over: string | null = null;
 
@@ -106,7 +123,9 @@ export class MemoryKeeper {
 
   /** Bytes for weights, whatever the model; Infinity without a budget. */
   get weightBytes(): number {
-    const own = this.#budget === null ? Infinity : this.#budget - this.#processBytes() - this.#reserve();
+    const { reserveBytes, laterBytes } = this.#growth();
+    const own =
+      this.#budget === null ? Infinity : this.#budget - this.#processBytes() - reserveBytes - laterBytes;
     return Math.max(0, Math.min(own, this.#options.windowBytes ?? Infinity));
   }
 
@@ -117,13 +136,14 @@ export class MemoryKeeper {
   check(needs: PlanNeeds, tokenizerBytes: number): void {
     this.look();
     this.#expected = this.#processBytes() + GROWTH + tokenizerBytes;
-    this.#make(needs, null, this.#reserve() + LATER_PLANS);
+    const { reserveBytes, laterBytes } = this.#growth();
+    this.#make(needs, null, { reserveBytes, laterBytes: laterBytes + LATER_PLANS });
   }
 
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */
   plan(needs: PlanNeeds): Accounted {
     this.look();
-    return this.#make(needs, null, this.#reserve());
+    return this.#make(needs, null, this.#growth());
   }
 
   /** From now on the window is kept to the account. Throws MEMORY_TOO_SMALL. */
@@ -134,7 +154,7 @@ export class MemoryKeeper {
     this.#looks = [];
     this.#open = open;
     this.look();
-    this.#accounted = this.#make(open, open.activationBytes, this.#reserve());
+    this.#accounted = this.#make(open, open.activationBytes, this.#growth());
     this.#resize(this.#accounted.account.weights);
     return this.#accounted;
   }
@@ -169,6 +189,30 @@ export class MemoryKeeper {
     this.#adjust();
   }
 
+  /**
+   * Before a worker that renders chats starts: resolves when tiles have made room for it, which they do between two passes. Rejects
+   * with DEADLINE where that takes over a minute.
+   */
+  async roomForWorker(): Promise<void> {
+    if (this.#workers++ === 0) this.#beforeWorkers = this.#processBytes();
+    this.#adjust();
+    for (let waited = 0; (this.#open?.window.memoryBytes ?? 0) > this.#weights; waited += ROOM_STEP) {
+      if (waited >= ROOM_MILLISECONDS) {
+        this.workerEnded();
+        throw new PotluckError(
+          'DEADLINE',
+          'The chat could not be rendered: tiles made no room within a minute.',
+        );
+      }
+      await this.#options.pause(ROOM_STEP);
+    }
+  }
+
+  /** A worker that was given room ended, or did not start. */
+  workerEnded(): void {
+    this.#workers--;
+  }
+
   /** To be called about twice a second. */
   tick(): void {
     this.look();
@@ -199,9 +243,19 @@ export class MemoryKeeper {
     return Math.max(...this.#looks);
   }
 
-  /** Room for what the first requests of a plan make the process grow: what was not seen yet of all that it ever grows. */
-  #reserve(): number {
-    return Math.max(STEADY_RESERVE, this.#expected - this.#processBytes());
+  /**
+   * Room for what the process may grow: what was not seen yet of all that it ever grows. What a worker takes comes later, when one
+   * is asked for.
+   */
+  #growth(): { reserveBytes: number; laterBytes: number } {
+    const process = this.#processBytes();
+    const unseen = this.#passes >= STEADY_PASSES ? 0 : this.#expected - process;
+    if (this.#workers === 0) {
+      const reserveBytes = Math.max(STEADY_RESERVE, unseen - WORKER);
+      return { reserveBytes, laterBytes: Math.max(STEADY_RESERVE + WORKER, unseen) - reserveBytes };
+    }
+    const workers = Math.max(0, this.#workers * WORKER - Math.max(0, process - this.#beforeWorkers));
+    return { reserveBytes: Math.max(STEADY_RESERVE + workers, unseen), laterBytes: 0 };
   }
 
   /** Memory that the plan takes, with so many bytes of tiles. */
@@ -211,20 +265,21 @@ export class MemoryKeeper {
     const { shape, logitRowBytes } = open;
     const kv = this.#kvPagesUsed * kvPageBytes(shape, open.attentionTiles);
     const logits = logitFrameBytes(logitRowBytes, this.#logitRowsUsed, passLimits(shape).maxLogitRows);
-    return constantsFloats(shape) * 4 + open.activationBytes + open.frameBytes + logits + kv + tiles;
+    const buffers = constantsFloats(shape) * 4 + open.activationBytes + open.frameBytes;
+    return buffers + passLogitBytes(shape, this.#logitRowsUsed) + logits + kv + tiles;
   }
 
   #make(
     needs: PlanNeeds,
     activationBytes: number | null,
-    reserveBytes: number,
+    growth: { readonly reserveBytes: number; readonly laterBytes: number | null },
     kvPagesUsed = 0,
     logitRowsUsed = 0,
   ): Accounted {
     const { shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes } = needs;
     return accountMemory({
       ...{ shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes },
-      ...{ activationBytes, reserveBytes, kvPagesUsed, logitRowsUsed },
+      ...{ activationBytes, ...growth, kvPagesUsed, logitRowsUsed },
       budget: this.#budget,
       windowBytes: this.#options.windowBytes,
       processBytes: this.#processBytes(),
@@ -238,7 +293,7 @@ export class MemoryKeeper {
       const accounted = this.#make(
         open,
         open.activationBytes,
-        this.#passes >= STEADY_PASSES ? STEADY_RESERVE : this.#reserve(),
+        { ...this.#growth(), laterBytes: null },
         this.#kvPagesUsed,
         this.#logitRowsUsed,
       );

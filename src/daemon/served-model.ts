@@ -13,6 +13,12 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { LocalModel } from './model-store.ts';
 import { TIMERS } from './timers.ts';
 
+/** Who counts the memory of workers that render chats. */
+export interface WorkerRoom {
+  roomForWorker(): Promise<void>;
+  workerEnded(): void;
+}
+
 /** What the API needs of a model: its tokenizer and its chat template. */
 export interface ServedModel {
   readonly id: string;
@@ -34,7 +40,11 @@ const RETIRED_MILLISECONDS = 60_000;
  * Reads the tokenizer's files. Rejects with PACK_INVALID where the pack has none. `onFallback`: a chat was rendered without a
  * template of the model's own.
  */
-async function openServedModel(model: LocalModel, onFallback: () => void): Promise<ServedModel> {
+async function openServedModel(
+  model: LocalModel,
+  room: WorkerRoom,
+  onFallback: () => void,
+): Promise<ServedModel> {
   const { manifest } = model;
   const tokenizer = await packTokenizer(name => model.readFile(name), manifest.name);
   if (tokenizer === undefined)
@@ -47,10 +57,7 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
     source: jinja ? Buffer.from(jinja).toString('utf8') : tokenizer.chatTemplate,
     toolSource: tokenizer.toolTemplate,
     variables: tokenizer.named,
-    createWorker: () =>
-      new Worker(new URL('./chat-template-worker.js', import.meta.url), {
-        resourceLimits: TEMPLATE_WORKER_MEMORY,
-      }),
+    createWorker: () => createWorker(room),
     timers: {
       setTimeout: (call, milliseconds) => setTimeout(call, milliseconds),
       clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout),
@@ -73,14 +80,32 @@ async function openServedModel(model: LocalModel, onFallback: () => void): Promi
   };
 }
 
+async function createWorker(room: WorkerRoom): Promise<Worker> {
+  await room.roomForWorker();
+  try {
+    const worker = new Worker(new URL('./chat-template-worker.js', import.meta.url), {
+      resourceLimits: TEMPLATE_WORKER_MEMORY,
+    });
+    return worker.on('exit', () => room.workerEnded());
+  } catch (error) {
+    room.workerEnded();
+    throw error;
+  }
+}
+
 /** Tokenizers and templates of the models that were asked for last. */
 export class ServedModels {
   /** Names of models that brought no chat template and were asked to chat. */
   readonly withoutTemplate = new Set<string>();
+  readonly #room: WorkerRoom;
   readonly #open = new Map<string, Promise<ServedModel>>();
   /** Not the last ones any more, but perhaps still in use by a request that began before. */
   readonly #retired = new Map<Promise<ServedModel>, unknown>();
   #closed = false;
+
+  constructor(room: WorkerRoom) {
+    this.#room = room;
+  }
 
   /** Rejects as openServedModel and `find`. */
   get(id: string, find: () => Promise<LocalModel>): Promise<ServedModel> {
@@ -88,7 +113,9 @@ export class ServedModels {
     const known = this.#open.get(id);
     const opened =
       known ??
-      find().then(model => openServedModel(model, () => this.withoutTemplate.add(model.manifest.name)));
+      find().then(model =>
+        openServedModel(model, this.#room, () => this.withoutTemplate.add(model.manifest.name)),
+      );
     // the last one is the one that was used last
     this.#open.delete(id);
     this.#open.set(id, opened);

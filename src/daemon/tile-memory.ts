@@ -60,12 +60,13 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     frameBytes: options.frameBytes,
     logitRowBytes: options.logitRowBytes,
   };
-  const { weights } = keeper.plan(needs).account;
-  // A tile of the window is read in every pass, one of an expert only in some: the window comes first.
-  const budget = Math.min(windowTotal, weights - leastExperts);
-  const expertBytes = expertTotal === 0 ? 0 : Math.min(expertTotal, weights - budget);
+  const { account, leastWeights } = keeper.plan(needs);
+  // A tile of the window is read in every pass, one of an expert only in some: the window comes first. What experts have stays theirs.
+  const tightest = Math.min(windowTotal, leastWeights - leastExperts);
+  const expertBytes = expertTotal === 0 ? 0 : Math.min(expertTotal, leastWeights - tightest);
+  const budget = Math.min(windowTotal, account.weights - expertBytes);
   const least = leastWindowBytes(order);
-  const plan = planWindow(order, budget, diskRate);
+  const plan = planWindow(order, budget, diskRate, tightest);
   const leastWindow = Math.max(least, Math.min(windowTotal, leastRingBytes(plan))) + expertBytes;
   const { mostKvPages: kvPages } = keeper.plan({ ...needs, leastWindow });
   // As much as may ever stay; one buffer of this Node holds no more than MAX_LENGTH, and what is over streams.

@@ -79,7 +79,7 @@ export interface RunStats {
 
 export interface BackendModel {
   readonly pass: PassBuffers;
-  /** Bytes of scratch memory and pass buffers, all of it in use from the start. */
+  /** Bytes of scratch memory and pass buffers, all of it in use from the start; but for `logits`, which take memory as rows are asked for. */
   readonly activationBytes: number;
   /** Sets the tokens of the pass. Throws RangeError where a page, position or row is out of range. */
   setBatch(batch: Batch): void;

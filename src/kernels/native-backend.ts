@@ -59,7 +59,7 @@ class NativeBackendModel implements BackendModel {
       logits: new Float32Array(opened.logits),
       routes: new Int32Array(opened.routes),
     };
-    const buffers = [this.pass.residual, this.pass.partial, this.pass.logits, this.pass.routes];
+    const buffers = [this.pass.residual, this.pass.partial, this.pass.routes];
     // The system gives memory when it is written, and the account counts all of it from the start.
     for (const buffer of buffers) buffer.fill(0);
     this.activationBytes = opened.scratchBytes + buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);

@@ -114,8 +114,7 @@ class OnnxModel implements BackendModel {
   }
 
   get activationBytes(): number {
-    const { residual, partial, logits } = this.pass;
-    return residual.byteLength + partial.byteLength + logits.byteLength;
+    return this.pass.residual.byteLength + this.pass.partial.byteLength;
   }
 
   setBatch(batch: Batch): void {

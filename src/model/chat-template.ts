@@ -51,7 +51,8 @@ export interface ChatTemplateOptions {
   readonly toolSource?: string | null;
   /** Tokens by the names that templates use: bos_token, eos_token ... */
   readonly variables: Readonly<Record<string, string>>;
-  createWorker(): TemplateWorker;
+  /** May wait until there is room for one. */
+  createWorker(): TemplateWorker | Promise<TemplateWorker>;
   readonly timers: TemplateTimers;
   /** Milliseconds since 1970. */
   now(): number;
@@ -115,9 +116,11 @@ interface Job {
 class RenderQueue {
   readonly #limits: TemplateLimits;
   readonly #timers: TemplateTimers;
-  readonly #createWorker: () => TemplateWorker;
+  readonly #createWorker: () => TemplateWorker | Promise<TemplateWorker>;
   readonly #waiting: Job[] = [];
   #worker: TemplateWorker | null = null;
+  /** A worker is being created. */
+  #creating = false;
   #ready = false;
   #current: Job | null = null;
   /** The one deadline at a time: start, rendering or idle. */
@@ -126,7 +129,11 @@ class RenderQueue {
   /** Ends of workers that are under way. */
   readonly #ending = new Set<Promise<unknown>>();
 
-  constructor(limits: TemplateLimits, timers: TemplateTimers, createWorker: () => TemplateWorker) {
+  constructor(
+    limits: TemplateLimits,
+    timers: TemplateTimers,
+    createWorker: ChatTemplateOptions['createWorker'],
+  ) {
     this.#limits = limits;
     this.#timers = timers;
     this.#createWorker = createWorker;
@@ -160,7 +167,7 @@ class RenderQueue {
       if (this.#worker !== null) this.#deadline(this.#limits.idleMs, () => this.#endWorker());
       return;
     }
-    if (this.#worker === null) this.#startWorker();
+    if (this.#worker === null && !this.#creating) this.#startWorker();
     if (!this.#ready) return;
     const job = this.#waiting.shift()!;
     this.#current = job;
@@ -169,15 +176,32 @@ class RenderQueue {
   }
 
   #startWorker(): void {
-    let worker: TemplateWorker;
+    const notCreated = (error: unknown): void => {
+      this.#creating = false;
+      const said = error instanceof Error ? error.message : String(error);
+      this.#failFirst(error instanceof PotluckError ? error : failed(`could not be run: ${said}`));
+    };
     try {
-      worker = this.#createWorker();
+      const created = this.#createWorker();
+      if (created instanceof Promise) {
+        this.#creating = true;
+        created.then(worker => this.#adopt(worker), notCreated);
+      } else {
+        this.#adopt(created);
+      }
     } catch (error) {
-      this.#failFirst(`could not be run: ${error instanceof Error ? error.message : String(error)}`);
-      return;
+      notCreated(error);
     }
+  }
+
+  #adopt(worker: TemplateWorker): void {
+    this.#creating = false;
     this.#worker = worker;
     this.#ready = false;
+    if (this.#closed) {
+      this.#endWorker();
+      return;
+    }
     this.#deadline(this.#limits.startMs, () => this.#broken('could not be run: its worker did not start'));
     // A worker that was ended may still report: only the present one counts.
     worker.on('message', reply => worker === this.#worker && this.#answer(reply));
@@ -201,13 +225,13 @@ class RenderQueue {
   /** The worker is of no more use: the chat it had fails, the others get a new worker. */
   #broken(reason: string): void {
     this.#endWorker();
-    this.#failFirst(reason);
+    this.#failFirst(failed(reason));
   }
 
-  #failFirst(reason: string): void {
+  #failFirst(error: PotluckError): void {
     const job = this.#current ?? this.#waiting.shift();
     this.#current = null;
-    job?.reject(failed(reason));
+    job?.reject(error);
     this.#next();
   }
 

@@ -57,18 +57,20 @@ export const leastWindowBytes = (tiles: readonly WindowTile[]): number =>
   Math.min(sum(tiles), 2 * largestOf(tiles));
 
 /**
- * Plans the window of `tiles` (in execution order). `budget`: bytes for tiles alone. `diskRate`: bytes a second, as measured;
- * null before. Throws MemoryTooSmallError.
+ * Plans the window of `tiles` (in execution order). `budget`: bytes for tiles alone; `tightest`: what that may become later, at
+ * the least. `diskRate`: bytes a second, as measured; null before. Throws MemoryTooSmallError.
  */
 export function planWindow(
   tiles: readonly WindowTile[],
   budget: number,
   diskRate: number | null = null,
+  tightest = budget,
 ): WindowPlan {
   const least = leastWindowBytes(tiles);
-  if (budget < least) throw tooSmall(tiles, budget, least);
-  // Runs so small that several fit the ring. A small budget is all ring: that is worth more than pinning a little.
-  const runs = makeRuns(tiles, Math.min(MOST_RUN_BYTES, budget / SMALL_BUDGET_RUNS));
+  if (tightest < least) throw tooSmall(tiles, tightest, least);
+  // Runs so small that several fit the ring, and two the smallest that it may become. A small budget is all ring: that is worth
+  // more than pinning a little.
+  const runs = makeRuns(tiles, Math.min(MOST_RUN_BYTES, budget / SMALL_BUDGET_RUNS, tightest / 2));
   const ring = Math.max(LEAST_RING_RUNS * largestOf(runs), (diskRate ?? USUAL_DISK_RATE) * RING_SECONDS);
   const ringBytes = roundUp(Math.max(least, Math.min(ring, budget, sum(tiles))));
   return {

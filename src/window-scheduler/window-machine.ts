@@ -38,7 +38,7 @@ export type WindowEvent =
   | { readonly type: 'start' }
   /** The first `count` runs of the pin order stay in memory from now on. No pinned tile is in use. */
   | { readonly type: 'pin'; readonly count: number }
-  /** The ring has so many bytes from now on; what lies behind them stays until it was used. */
+  /** The ring has so many bytes from now on; what lies behind them, and all that comes later, is read again. No tile is in use. */
   | { readonly type: 'ring'; readonly bytes: number }
   /** A read ended well. */
   | { readonly type: 'readDone'; readonly run: number; readonly to: 'home' | 'ring' }
@@ -95,7 +95,7 @@ export function stepWindow(state: WindowState, event: WindowEvent): WindowStep {
     case 'pin':
       return fill(pin(state, event.count), leavers(state, event.count));
     case 'ring':
-      return fill({ ...state, ringBytes: event.bytes });
+      return fill(resizeRing(state, event.bytes));
     case 'readDone':
       return event.to === 'home' ? loadEnded(state, event.run, null) : slotEnded(state, event.run, null);
     case 'readFailed':
@@ -131,9 +131,12 @@ export function readyOffset(
 export const isTaken = (state: WindowState, tile: number): boolean =>
   state.slots.some(({ held }) => held.includes(tile));
 
-/** Byte offset behind the ring and all that lies in it. */
+/** Byte offset behind the ring and all that lies in it and is not free. */
 export const ringEnd = ({ slots, ringBytes }: WindowState): number =>
-  slots.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes), ringBytes);
+  slots.reduce(
+    (end, { offset, bytes, status }) => (status === 'free' ? end : Math.max(end, offset + bytes)),
+    ringBytes,
+  );
 
 /** Bytes of the ring whose tiles are handed out. */
 export const heldBytes = (state: WindowState): number =>
@@ -217,6 +220,16 @@ function slotEnded(before: WindowState, run: number, failed: { error: unknown } 
   return fill(ended, [action]);
 }
 
+function resizeRing(before: WindowState, ringBytes: number): WindowState {
+  const state = { ...before, ringBytes };
+  const first = state.slots.findIndex(
+    ({ offset, bytes, open }) => open.length > 0 && offset + bytes > ringBytes,
+  );
+  if (first === -1) return state;
+  const slots = state.slots.map((slot, i) => (i < first ? slot : giveUp(slot)));
+  return { ...state, slots, next: slots[first]!.run };
+}
+
 function want(state: WindowState, tile: number): WindowState {
   const place = state.layout.places.get(tile);
   if (!place) return state;
@@ -259,11 +272,14 @@ function fill(before: WindowState, first: readonly WindowAction[] = []): WindowS
   return { state, actions };
 }
 
-/** Bytes are given back in the order they were given out. */
+/** Bytes are given back at both ends of those that were given out. */
 function reclaim(state: WindowState): WindowState {
-  let free = 0;
-  while (state.slots[free]?.status === 'free') free++;
-  return free === 0 ? state : { ...state, slots: state.slots.slice(free) };
+  const { slots } = state;
+  let first = 0;
+  let past = slots.length;
+  while (slots[first]?.status === 'free') first++;
+  while (past > first && slots[past - 1]!.status === 'free') past--;
+  return past - first === slots.length ? state : { ...state, slots: slots.slice(first, past) };
 }
 
 function retryRead(state: WindowState): WindowStep | undefined {

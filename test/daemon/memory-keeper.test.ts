@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { passLogitBytes } from '../../src/daemon/memory-account.ts';
 import { MemoryKeeper, type OpenMemory } from '../../src/daemon/memory-keeper.ts';
 import type { ModelShape } from '../../src/pack/manifest.ts';
 import { plainFeatures } from '../../src/pack/plain-shape.ts';
@@ -37,7 +38,11 @@ function machine(budget: number | 'auto' | null, logitRowBytes = 0) {
     highest: 0,
     kv: 0,
     logits: 0,
+    rows: 0,
     high: 0,
+    onPause: (): void => undefined,
+    /** Called in place of the window's, where it is busy. */
+    resize: null as ((bytes: number) => void) | null,
   };
   const open: OpenMemory = {
     ...{
@@ -55,21 +60,30 @@ function machine(budget: number | 'auto' | null, logitRowBytes = 0) {
       },
       highestBytes: () => Math.max(world.window, world.highest),
       resize: (bytes: number) => {
+        if (world.resize) return world.resize(bytes);
         world.window = Math.min(bytes, 500 * MIB);
       },
     },
   };
   let opened = false;
-  const resident = () =>
-    world.beside + (opened ? 10 * MIB + 4 * 41 * 512 + world.window + world.kv + world.logits : 0);
+  const plan = () =>
+    10 * MIB + 4 * 41 * 512 + passLogitBytes(shape, world.rows) + world.window + world.kv + world.logits;
+  const resident = () => world.beside + (opened ? plan() : 0);
   const count = () => {
     world.high = Math.max(world.high, resident() + world.spike);
     world.spike = 0;
     return { residentBytes: resident(), highWaterBytes: world.high };
   };
-  const keeper = new MemoryKeeper({
+  class Keeper extends MemoryKeeper {
+    override beginPass(pages: number, logitRows: number): void {
+      world.rows = Math.max(world.rows, logitRows);
+      super.beginPass(pages, logitRows);
+    }
+  }
+  const keeper = new Keeper({
     ...{ budget, windowBytes: null, count },
     system: () => ({ availableBytes: world.available - resident(), pressure: world.pressure }),
+    pause: async () => world.onPause(),
   });
   const begin = () => {
     keeper.plan(open);
@@ -201,10 +215,58 @@ describe('the keeper of memory', () => {
     expect(grown.weights).toBe(fresh.weights);
     world.beside += 60 * MIB;
     const outgrown = keeper.plan(open).account;
-    expect(outgrown.reserve).toBe(14 * MIB);
+    expect(outgrown.reserve).toBe(6 * MIB);
     expect(outgrown.weights).toBe(
-      fresh.weights - (outgrown.process + 14 * MIB - fresh.process - fresh.reserve),
+      fresh.weights - (outgrown.process + 6 * MIB - fresh.process - fresh.reserve),
     );
+  });
+
+  test('a worker that renders chats gets room from tiles before it starts, and tiles get it back when it ended', async () => {
+    const { world, keeper, begin, resident } = machine(400 * MIB);
+    const { account, leastWeights } = begin();
+    world.kv = kvPageBytes(shape, 40);
+    // so much of the tiles may be asked for later that a start is refused where it is not there
+    expect(leastWeights).toBeLessThanOrEqual(account.weights - 14 * MIB);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
+    keeper.tick();
+    const before = world.window;
+    // A pass runs: tiles stay until it ends.
+    let shrunk: (() => void) | undefined;
+    world.resize = bytes => {
+      shrunk = () => {
+        world.window = bytes;
+      };
+    };
+    let pauses = 0;
+    world.onPause = () => {
+      if (++pauses === 3) shrunk!();
+    };
+    await keeper.roomForWorker();
+    expect(pauses).toBe(3);
+    expect(world.window).toBe(before - 14 * MIB);
+    world.resize = null;
+    world.beside += 14 * MIB;
+    keeper.tick();
+    expect(world.window).toBe(before - 14 * MIB);
+    expect(resident()).toBeLessThan(400 * MIB);
+    keeper.workerEnded();
+    world.beside -= 14 * MIB;
+    for (let look = 0; look < 130; look++) keeper.tick();
+    expect(world.window).toBe(before);
+  });
+
+  test('a worker for which tiles make no room is not started', async () => {
+    const { world, keeper, begin } = machine(400 * MIB);
+    begin();
+    const before = world.window;
+    world.resize = () => undefined;
+    let pauses = 0;
+    world.onPause = () => pauses++;
+    await expect(keeper.roomForWorker()).rejects.toMatchObject({ code: 'DEADLINE' });
+    expect(pauses).toBe(12_000);
+    world.resize = null;
+    keeper.tick();
+    expect(world.window).toBe(before);
   });
 
   test('KV pages take room from tiles before they are written', () => {

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, test } from 'vitest';
+import { PotluckError } from '../../src/errors/errors.ts';
 import {
   type ChatTemplate,
   createChatTemplate,
@@ -161,6 +162,36 @@ test('chats with tools have a template of their own, where the model brings one'
   await Promise.all(rendered);
   expect(worker.requests.map(request => request.source)).toEqual(['plain', 'plain', 'tools']);
   await template.close();
+});
+
+test('a worker that waits for room is asked for once, fails its chat where there is none, and is ended when it comes too late', async () => {
+  const timers = new ManualTimers();
+  const asked: { resolve(worker: FakeWorker): void; reject(error: Error): void }[] = [];
+  const template = createChatTemplate({
+    ...{ source: 'x', variables: {}, timers, now: () => 0, limits: LIMITS },
+    createWorker: () => new Promise<FakeWorker>((resolve, reject) => asked.push({ resolve, reject })),
+  });
+  const render = () => template.render({ messages, variables: {} });
+  const [first, second] = [render(), render()];
+  expect(asked).toHaveLength(1);
+  asked[0]!.reject(new PotluckError('DEADLINE', 'no room'));
+  await expect(first).rejects.toMatchObject({ code: 'DEADLINE' });
+  expect(asked).toHaveLength(2);
+  const worker = new FakeWorker();
+  asked[1]!.resolve(worker);
+  await Promise.resolve();
+  worker.emit('message', { type: 'ready' });
+  worker.emit('message', { type: 'text', text: 'two' });
+  expect(await second).toMatchObject({ text: 'two' });
+  worker.emit('exit', 1);
+  const third = render();
+  const ended = expect(third).rejects.toMatchObject({ code: 'STOPPED' });
+  await template.close();
+  await ended;
+  const late = new FakeWorker();
+  asked[2]!.resolve(late);
+  await Promise.resolve();
+  expect(late.terminated).toBe(true);
 });
 
 test('without a template each message is a line, and the result says so', async () => {

@@ -52,8 +52,7 @@ class PlainModel {
   }
 
   get activationBytes(): number {
-    const { residual, partial, logits } = this.pass;
-    return residual.byteLength + partial.byteLength + logits.byteLength;
+    return this.pass.residual.byteLength + this.pass.partial.byteLength;
   }
 
   setBatch(batch: Batch): void {

@@ -201,7 +201,31 @@ describe('a window whose budget changes', () => {
     await window.close();
   });
 
-  it('makes the ring smaller where nothing is left to unpin, gives its end back once it was used, and grows again', async () => {
+  it('gives the end of a ring back without a pass, also what is being read', async () => {
+    const { plan } = manualWindow(6, 4);
+    const { window, source, discarded } = manualWindow(6, 4, { plan: { ...plan, ringBytes: 4 * PAGE } });
+    const started = window.start();
+    for (const tile of [0, 1, 2]) await source.end(tile);
+    await started;
+    await window.take([0]);
+    window.release([0]);
+    await settled();
+    expect([...source.pending.keys()]).toEqual([3, 4]);
+    window.resize(PAGE);
+    // Tile 2 is read again where 4 was to be, and 1 stays: no pass takes it.
+    await source.end(4);
+    expect([...source.pending.keys()]).toEqual([3, 2]);
+    expect([discarded, window.memoryBytes]).toEqual([[], 4 * PAGE]);
+    await source.end(3);
+    expect([discarded, window.memoryBytes]).toEqual([[2, 3], 2 * PAGE]);
+    await source.end(2);
+    expect([await window.take([1]), await window.take([2])]).toEqual([
+      [{ tile: 1, offset: PAGE }],
+      [{ tile: 2, offset: 0 }],
+    ]);
+  });
+
+  it('makes the ring smaller where nothing is left to unpin, gives its end back at once, and grows again', async () => {
     const { plan } = manualWindow(6, 4);
     const { window, source, discarded } = manualWindow(6, 4, { plan: { ...plan, ringBytes: 4 * PAGE } });
     const started = window.start();
@@ -216,11 +240,13 @@ describe('a window whose budget changes', () => {
     };
     window.resize(PAGE);
     expect(window.stats()).toMatchObject({ pinnedBytes: 0, ringBytes: 2 * PAGE });
-    expect([await use(0), await use(1)]).toEqual([0, 1]);
-    expect([discarded, window.memoryBytes]).toEqual([[], 4 * PAGE]);
-    expect([await use(2), await use(3)]).toEqual([2, 3]);
     expect([discarded, window.memoryBytes]).toEqual([[2, 3], 2 * PAGE]);
     expect(window.highestBytes()).toBe(4 * PAGE);
+    expect([await use(0), await use(1)]).toEqual([0, 1]);
+    // What lay there is read again.
+    await source.end(2);
+    await source.end(3);
+    expect([await use(2), await use(3)]).toEqual([0, 1]);
     await source.end(4);
     await source.end(5);
     expect([await use(4), await use(5)]).toEqual([0, 1]);
