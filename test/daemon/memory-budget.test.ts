@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import * as fileSystem from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -8,6 +10,10 @@ import OpenAI from 'openai';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { fetchStatus, generate } from '../../src/cli/api-client.ts';
 import { compiledMain } from '../../src/cli/project.ts';
+import { parseShapes } from '../../src/model/named-shapes.ts';
+import { writeSyntheticPack } from '../../src/model/synthetic-pack.ts';
+import { addon } from '../kernels/addon-under-test.ts';
+import { temporaryFolder } from '../pack/temporary-folder.ts';
 import { emulated, promptTokens } from './emulated.ts';
 import { type MemoryGroup, makeMemoryGroup } from './memory-group.ts';
 
@@ -60,16 +66,16 @@ async function up(group: MemoryGroup | null, ...args: string[]): Promise<Daemon>
 }
 
 /** The least that a daemon alone says it needs, in MiB: the most of some starts. */
-async function leastMemory(): Promise<number> {
+async function leastMemory(...args: string[]): Promise<number> {
   let most = 0;
-  for (let start = 0; start < STARTS; start++) most = Math.max(most, await leastOfStart());
+  for (let start = 0; start < STARTS; start++) most = Math.max(most, await leastOfStart(args));
   return most;
 }
 
-async function leastOfStart(): Promise<number> {
+async function leastOfStart(args: readonly string[]): Promise<number> {
   const child = spawn(process.execPath, [
     ...[compiledMain(), 'up', '--no-discovery', '--port', '0', '--memory', '16M'],
-    ...['--data', join(tmpdir(), `potluck-least-${process.pid}`)],
+    ...['--data', join(tmpdir(), `potluck-least-${process.pid}`), ...args],
   ]);
   let said = '';
   child.stderr.on('data', data => {
@@ -98,6 +104,26 @@ async function chat(url: string): Promise<void> {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
   const messages = [{ role: 'user' as const, content: 'Tell me a long story about a fox and a crow.' }];
   await client.chat.completions.create({ model: 'default', messages, max_tokens: 60 });
+}
+
+/** A small model with as many tokens as large ones have, and with a chat template: rows, head and tokenizer are most of it. */
+async function manyTokensPack(): Promise<string> {
+  const [shape] = parseShapes(
+    `name model_type hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size max_position_embeddings
+     many-tokens llama 512 2 8 4 64 1024 128256 2048`,
+    'shapes.txt',
+  );
+  const target = join(await temporaryFolder(), 'pack');
+  const { crc32c } = addon;
+  await writeSyntheticPack({ shape: shape!, seed: 5, storedLayers: 2, target, fileSystem, crc32c });
+  const template = Buffer.from("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}");
+  writeFileSync(join(target, 'chat_template.jinja'), template);
+  const path = join(target, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(path, 'utf8'));
+  const sha256 = createHash('sha256').update(template).digest('hex');
+  manifest.files.push({ name: 'chat_template.jinja', bytes: template.byteLength, sha256 });
+  writeFileSync(path, JSON.stringify(manifest));
+  return target;
 }
 
 describe.skipIf(process.platform !== 'linux')('the budget holds', () => {
@@ -131,6 +157,34 @@ describe.skipIf(process.platform !== 'linux')('the budget holds', () => {
     expect(Object.values(account).reduce((sum, bytes) => sum + bytes, 0)).toBeLessThanOrEqual(budgetBytes!);
     expect(highWaterBytes).toBeGreaterThanOrEqual(before);
     expect(highWaterBytes).toBeLessThanOrEqual(highWater(child.pid!));
+  });
+
+  test('with a vocabulary of 128k tokens near the least that is possible, chats included, and answers are right', {
+    timeout: 90_000,
+  }, async () => {
+    const model = ['--model', await manyTokensPack()];
+    const budget = ((await leastMemory(...model)) + 2) * MIB;
+    const group = makeMemoryGroup(`potluck-many-${process.pid}`, budget);
+    if (group) onTestFinished(() => group.remove());
+    const { child, apiUrl } = await up(group, ...model, '--memory', `${budget / MIB}M`);
+    const free = await up(null, ...model);
+    const prompts = [promptTokens(900), promptTokens(300).reverse()];
+    const answers: (readonly number[])[][] = [];
+    for (const url of [apiUrl, free.apiUrl]) {
+      await serving(url, 1);
+      const long = await generate(url, prompts[0]!, 200, []);
+      await Promise.all([chat(url), chat(url)]);
+      const together = await Promise.all(prompts.map(prompt => generate(url, prompt, 40, [])));
+      await chat(url);
+      answers.push([long, ...together].map(({ tokens }) => tokens));
+    }
+    expect(answers[0]).toEqual(answers[1]);
+    expect(new Set(answers[0]!.flat()).size).toBeGreaterThan(50);
+    const { devices } = await fetchStatus(apiUrl);
+    expect(devices[0]!.window!.streamedBytesPerPass).toBeGreaterThan(0);
+    expect(child.signalCode).toBe(null);
+    expect(group?.kills() ?? 0).toBe(0);
+    expect(highWater(child.pid!)).toBeLessThanOrEqual(budget);
   });
 
   test('of every emulated device, each its own', { timeout: 60_000 }, async () => {
