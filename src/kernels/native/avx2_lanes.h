@@ -77,6 +77,10 @@ struct Lanes {
   static F floats(I x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
   static I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
   static F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+  static __m256 power_of_two(__m256 n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+  }
+  static F times_power(F x, F n) { return mul(x, {power_of_two(n.a), power_of_two(n.b)}); }
   static I load_int(const int32_t* p) { return bits(load(reinterpret_cast<const float*>(p))); }
   static void store_int(int32_t* p, I v) { store(reinterpret_cast<float*>(p), floats(v)); }
   static I load_int_n(const int32_t* p, int n) { return bits(load_n(reinterpret_cast<const float*>(p), n)); }
@@ -86,7 +90,6 @@ struct Lanes {
   static I and_int(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
   static I max_int(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
   static I shift_left_4(I x) { return {_mm256_slli_epi32(x.a, 4), _mm256_slli_epi32(x.b, 4)}; }
-  static I shift_left_23(I x) { return {_mm256_slli_epi32(x.a, 23), _mm256_slli_epi32(x.b, 23)}; }
   static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   static int32_t reduce_max_int(I x) {
     const __m256i eight = _mm256_max_epi32(x.a, x.b);

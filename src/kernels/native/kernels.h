@@ -30,8 +30,11 @@ static inline size_t quantized_row_bytes(size_t columns) { return (columns + col
 // Positions of a page of keys and values, and of one block of its keys.
 constexpr int kPage = 32;
 constexpr int kKeyBlock = 16;
-// Heads that one walk over the pages serves.
+// Positions that are weighed together; heads whose scores are in memory at a time.
+constexpr int kStretchPages = 4, kStretch = kStretchPages * kPage;
 constexpr int kHeadsAtOnce = 4;
+// Floats of what a head has so far.
+constexpr int kRunning = 32;
 
 // Keys and values of one k, v head in 4 bits (1 plane of nibbles) or 8 (2 planes: the high nibbles, then the low ones), as a
 // page holds them. A plane is 256 bytes like the nibbles of a w4 group.
@@ -62,14 +65,13 @@ struct AttentionArgs {
   int positions;
   float soft_cap;        // scores become cap * tanh(score / cap); 0: they stay
   int planes;            // of nibbles, for attention_nibbles
-  float* scores;         // scratch [min(heads, 4), score_stride]
-  uint8_t* queries;      // scratch for attention_nibbles: [min(heads, 4), quantized_row_bytes(head_dim padded to 32)]
+  float* scores;         // scratch [kHeadsAtOnce, kStretch]
+  float* running;        // scratch [heads, kRunning]
+  uint8_t* queries;      // scratch for attention_nibbles: [heads, quantized_row_bytes(head_dim padded to 32)]
   float* out;            // [heads, head_dim], nothing behind it is touched
 
-  // Pages before the first key are not looked at: positions in `scores` count from the start of its page.
   int first_page() const { return first / kPage; }
   int past_page() const { return (positions + kPage - 1) / kPage; }
-  size_t score_stride() const { return size_t(past_page() - first_page()) * kPage; }
 };
 
 struct Kernels {

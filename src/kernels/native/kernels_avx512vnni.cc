@@ -71,7 +71,7 @@ struct Lanes {
   static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
   static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
   static I shift_left_4(I a) { return _mm512_slli_epi32(a, 4); }
-  static I shift_left_23(I a) { return _mm512_slli_epi32(a, 23); }
+  static F times_power(F x, F n) { return _mm512_scalef_ps(x, n); }
   static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
   static int32_t reduce_max_int(I a) { return _mm512_reduce_max_epi32(a); }
   static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }

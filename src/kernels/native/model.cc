@@ -71,8 +71,10 @@ void Model::place(uint8_t* base, size_t* bytes) {
     t.gathered = shape.experts > 0 ? take(size_t(kTokenChunk) * (w4 ? input.quantized.stride : input.stride * 4)) : nullptr;
     t.hidden = floats(w4 ? size_t(std::max(kMostOutputs, kHiddenBlocks)) / 4 * 32 : 0);
     t.partial = reinterpret_cast<int32_t*>(floats(size_t(std::min<int64_t>(kTokenChunk, limits.max_tokens) * shape.width)));
-    t.scores = floats(size_t(kHeadsAtOnce * most_positions()));
-    t.queries = take(kHeadsAtOnce * quantized_row_bytes(size_t(round_up(shape.head_dim, kGroup))));
+    const size_t heads = size_t(shape.tile_query_heads());
+    t.scores = floats(kHeadsAtOnce * kStretch);
+    t.running = floats(heads * kRunning);
+    t.queries = take(heads * quantized_row_bytes(size_t(round_up(shape.head_dim, kGroup))));
     t.saturated = 0;
     take(64);  // no false sharing at the edges
   }

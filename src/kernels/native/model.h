@@ -42,8 +42,9 @@ struct ThreadScratch {
   uint8_t* gathered;     // [kTokenChunk] rows of their inputs, as in `input`
   float* hidden;  // [max(kMostOutputs, kHiddenBlocks) / 4 * 32] FFN activations of a token, w4 only
   int32_t* partial;  // [kTokenChunk, width] this thread's part of the sums of a half layer
-  float* scores;  // [kHeadsAtOnce, most_positions]
-  uint8_t* queries;  // [kHeadsAtOnce] quantized rows of head_dim padded to 32
+  float* scores;     // [kHeadsAtOnce, kStretch]
+  float* running;    // [heads of a tile, kRunning]
+  uint8_t* queries;  // [heads of a tile] quantized rows of head_dim padded to 32
   int64_t saturated;
 };
 
@@ -124,10 +125,6 @@ class Model {
   ~Model() { close(); }
   // Maps scratch and keys and values; an error text, or empty.
   std::string reserve();
-  // Of a sequence: its context in whole pages, and no more than there are.
-  int64_t most_positions() const {
-    return std::min(round_up(shape.context, kPagePositions), limits.kv_pages * kPagePositions);
-  }
   size_t scratch_bytes() const { return scratch_bytes_; }
   // Unmaps, and drops the regions held. The model does not run then.
   void close();

@@ -105,7 +105,7 @@ struct Lanes {
     return {vshlq_n_s32(x.a, N), vshlq_n_s32(x.b, N), vshlq_n_s32(x.c, N), vshlq_n_s32(x.d, N)};
   }
   static I shift_left_4(I x) { return shift_left<4>(x); }
-  static I shift_left_23(I x) { return shift_left<23>(x); }
+  static F times_power(F x, F n) { return mul(x, floats(shift_left<23>(add_int(to_int(n), set1_int(127))))); }
   static I set1_int(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x)}; }
   static int32_t reduce_max_int(I x) { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.a, x.b), vmaxq_s32(x.c, x.d))); }
   static int32_t reduce_add_int(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }

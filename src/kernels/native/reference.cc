@@ -297,14 +297,40 @@ float half_at(const uint8_t* at) {
   return from_half(half);
 }
 
-// scores[0 .. n) become exp(score - most), n counted from position `first`; returns their sum, lane by position.
-float soften(float* scores, int first, int n, float most) {
-  float s[16] = {};
-  for (int t = 0; t < n; t++) {
-    scores[t] = exp_one(scores[t] - most);
-    s[(first + t) % 16] += scores[t];
+// What a head has so far, while it goes from stretch to stretch.
+struct Running {
+  float most = -std::numeric_limits<float>::infinity();
+  float sums[16] = {};
+  float out[1024] = {};
+
+  // scores: [n], of the positions from `start` on, become exp(score - most), where `most` is their largest or one before it.
+  void soften(float* scores, int start, int n, int dim) {
+    float top = most;
+    for (int i = 0; i < n; i++) top = scores[i] > top ? scores[i] : top;
+    if (top > most) {
+      const float by = exp_one(most - top);
+      for (float& s : sums) s *= by;
+      for (int d = 0; d < dim; d++) out[d] *= by;
+      most = top;
+    }
+    for (int i = 0; i < n; i++) {
+      scores[i] = exp_one(scores[i] - most);
+      sums[(start + i) % 16] += scores[i];
+    }
   }
-  return fold(s);
+  void finish(float* to, int dim) {
+    const float sum = fold(sums);
+    for (int d = 0; d < dim; d++) to[d] = out[d] / sum;
+  }
+};
+
+// call(start, past) for each stretch of the positions that are looked at.
+template <class Call>
+void by_stretch(const AttentionArgs& a, const Call& call) {
+  for (int start = a.first, past; start < a.positions; start = past) {
+    past = std::min((start / kStretch + 1) * kStretch, a.positions);
+    call(start, past);
+  }
 }
 
 // One scale for a whole query: [groups * 32].
@@ -315,48 +341,50 @@ void quantize_query(const float* x, int groups, int8_t* q, float* scale) {
   *scale = scales[0];
 }
 
+float nibble_score(const AttentionArgs& a, const NibbleKv& kv, const int8_t* q, float q_scale, int t) {
+  const uint8_t* block = page_at(a, t / kPage) + size_t(t % kPage / kKeyBlock) * kv.key_block_bytes();
+  const int row = t % kKeyBlock;
+  float acc = 0;
+  for (int g = 0; g < int(kv.groups()); g++, block += kv.group_bytes()) {
+    const float scale = half_at(block + kv.plane_bytes() + row * 2);
+    acc = std::fma(float(dot_planes(block, a.planes, row, q + g * 32)), scale, acc);
+  }
+  acc *= q_scale;
+  if (a.soft_cap > 0) soft_cap(&acc, 1, a.soft_cap);
+  return acc;
+}
+
+// Adds the values of the page of the positions from `start` on; p: [32].
+void mix_nibbles(const AttentionArgs& a, const NibbleKv& kv, int start, const float* p, float* out) {
+  const uint8_t* page = page_at(a, start / kPage);
+  float weight[32] = {}, weight_scale;
+  int8_t w[32];
+  int32_t weight_bias;
+  for (int i = 0; i < kPage; i++)
+    if (start + i >= a.first && start + i < a.positions) weight[i] = p[i] * half_at(page + kv.value_scales_at() + i * 2);
+  quantize8_block(weight, 1, w, &weight_scale, &weight_bias);
+  for (int d = 0; d < a.head_dim; d++) {
+    const uint8_t* planes = page + kv.values_at() + size_t(d / 16) * kv.plane_bytes();
+    out[d] = std::fma(float(dot_planes(planes, a.planes, d % 16, w)), weight_scale, out[d]);
+  }
+}
+
 void attention_nibbles(const AttentionArgs* a) {
   const NibbleKv kv{a->head_dim, a->planes};
-  const int groups = int(kv.groups()), keys = a->positions - a->first;
   for (int h = 0; h < a->heads; h++) {
     int8_t q[1024];
     float q_scale, x[1024] = {};
     for (int d = 0; d < a->head_dim; d++) x[d] = a->q[h * a->head_dim + d];
-    quantize_query(x, groups, q, &q_scale);
-    float most = -std::numeric_limits<float>::infinity();
-    for (int t = a->first; t < a->positions; t++) {
-      const uint8_t* page = page_at(*a, t / kPage);
-      const uint8_t* block = page + size_t(t % kPage / kKeyBlock) * kv.key_block_bytes();
-      const int row = t % kKeyBlock;
-      float acc = 0;
-      for (int g = 0; g < groups; g++, block += kv.group_bytes()) {
-        const float scale = half_at(block + kv.plane_bytes() + row * 2);
-        acc = std::fma(float(dot_planes(block, a->planes, row, q + g * 32)), scale, acc);
-      }
-      acc *= q_scale;
-      if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
-      a->scores[t - a->first] = acc;
-      most = acc > most ? acc : most;
-    }
-    const float sum = soften(a->scores, a->first, keys, most);
-    for (int d = 0; d < a->head_dim; d++) {
-      float acc = 0;
-      for (int b = a->first_page(); b < a->past_page(); b++) {
-        const uint8_t* page = page_at(*a, b);
-        float weight[32] = {}, weight_scale;
-        int8_t w[32];
-        int32_t weight_bias;
-        for (int i = 0; i < kPage; i++) {
-          const int t = b * kPage + i;
-          if (t < a->first || t >= a->positions) continue;
-          weight[i] = a->scores[t - a->first] * half_at(page + kv.value_scales_at() + i * 2);
-        }
-        quantize8_block(weight, 1, w, &weight_scale, &weight_bias);
-        const uint8_t* planes = page + kv.values_at() + size_t(d / 16) * kv.plane_bytes();
-        acc = std::fma(float(dot_planes(planes, a->planes, d % 16, w)), weight_scale, acc);
-      }
-      a->out[h * a->head_dim + d] = acc / sum;
-    }
+    quantize_query(x, int(kv.groups()), q, &q_scale);
+    Running running;
+    by_stretch(*a, [&](int start, int past) {
+      float p[kStretch + kPage] = {};
+      const int first = start / kPage * kPage;
+      for (int t = start; t < past; t++) p[t - first] = nibble_score(*a, kv, q, q_scale, t);
+      running.soften(p + (start - first), start, past - start, a->head_dim);
+      for (int t = first; t < past; t += kPage) mix_nibbles(*a, kv, t, p + (t - first), running.out);
+    });
+    running.finish(a->out + h * a->head_dim, a->head_dim);
   }
 }
 
@@ -371,33 +399,32 @@ float load_kv(const uint8_t* at, float) {
 
 // A page is the keys of 2 blocks, [head_dim, 16 positions] each, and the values, [32 positions, head_dim].
 template <class Kv>
+float channel_score(const AttentionArgs& a, const float* q, int t) {
+  const size_t dim = size_t(a.head_dim), block = size_t(t % kPage / kKeyBlock) * dim * kKeyBlock;
+  const uint8_t* page = page_at(a, t / kPage);
+  float acc = 0;
+  for (size_t d = 0; d < dim; d++)
+    acc = std::fma(q[d], load_kv(page + (block + d * kKeyBlock + size_t(t % kKeyBlock)) * sizeof(Kv), Kv{}), acc);
+  if (a.soft_cap > 0) soft_cap(&acc, 1, a.soft_cap);
+  return acc;
+}
+
+template <class Kv>
 void attention(const AttentionArgs* a) {
   const size_t dim = size_t(a->head_dim);
-  const int keys = a->positions - a->first;
   for (int h = 0; h < a->heads; h++) {
-    const float* q = a->q + size_t(h) * dim;
-    float* out = a->out + size_t(h) * dim;
-    float most = -std::numeric_limits<float>::infinity();
-    for (int t = a->first; t < a->positions; t++) {
-      const uint8_t* page = page_at(*a, t / kPage);
-      const size_t block = size_t(t % kPage / kKeyBlock) * dim * kKeyBlock;
-      float acc = 0;
-      for (size_t d = 0; d < dim; d++)
-        acc = std::fma(q[d], load_kv(page + (block + d * kKeyBlock + size_t(t % kKeyBlock)) * sizeof(Kv), Kv{}), acc);
-      if (a->soft_cap > 0) soft_cap(&acc, 1, a->soft_cap);
-      a->scores[t - a->first] = acc;
-      most = acc > most ? acc : most;
-    }
-    const float sum = soften(a->scores, a->first, keys, most);
-    for (size_t d = 0; d < dim; d++) {
-      float acc = 0;
-      for (int t = a->first; t < a->positions; t++) {
-        const uint8_t* page = page_at(*a, t / kPage);
-        const uint8_t* values = page + dim * kPage * sizeof(Kv);
-        acc = std::fma(a->scores[t - a->first], load_kv(values + (size_t(t % kPage) * dim + d) * sizeof(Kv), Kv{}), acc);
+    Running running;
+    by_stretch(*a, [&](int start, int past) {
+      float p[kStretch];
+      for (int t = start; t < past; t++) p[t - start] = channel_score<Kv>(*a, a->q + size_t(h) * dim, t);
+      running.soften(p, start, past - start, a->head_dim);
+      for (int t = start; t < past; t++) {
+        const uint8_t* value = page_at(*a, t / kPage) + (kPage + size_t(t % kPage)) * dim * sizeof(Kv);
+        for (size_t d = 0; d < dim; d++)
+          running.out[d] = std::fma(p[t - start], load_kv(value + d * sizeof(Kv), Kv{}), running.out[d]);
       }
-      out[d] = acc / sum;
-    }
+    });
+    running.finish(a->out + size_t(h) * dim, a->head_dim);
   }
 }
 

@@ -102,6 +102,7 @@ void ThreadRun::attend(const Step& step, int64_t i, int64_t token, int first_hea
   args.soft_cap = m_.shape.score_cap;
   args.planes = int(m_.shape.kv_bits / 4);
   args.scores = mine_.scores;
+  args.running = mine_.running;
   args.queries = mine_.queries;
   args.out = m_.attention_floats + row * m_.attention_stride + size_t(first_head) * dim;
   (m_.shape.nibble_kv()      ? kernels_.attention_nibbles

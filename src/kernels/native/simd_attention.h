@@ -32,29 +32,78 @@ inline float largest_lane(F v) {
   return top;
 }
 
-// The largest of the scores of one head that are looked at; a NaN is passed over.
-inline float largest_score(const AttentionArgs& a, const float* scores) {
-  const F lowest = Lanes::set1(-__builtin_inff());
-  F most = lowest;
-  const int start = a.first_page() * kPage, count = int(a.score_stride());
-  for (int t = 0; t < count; t += 16)
-    most = Lanes::max(Lookout(a, start + t).keep(Lanes::load(scores + t), lowest), most);
-  return largest_lane(most);
+// exp(score - most) of 16 positions, zero where none is looked at.
+inline F softened(const Lookout& look, const float* scores, F most) {
+  return look.keep(exp_below(Lanes::sub(Lanes::load(scores), most)), Lanes::set1(0.0f));
 }
 
-// exp(score - most) of 16 positions from `start`, zero where none is looked at.
-inline F softened(const AttentionArgs& a, const float* scores, F most, int start) {
-  return Lookout(a, start).keep(exp_lanes(Lanes::sub(Lanes::load(scores), most)), Lanes::set1(0.0f));
+// Pages that are weighed together, of which the first may lie before the first page that is looked at, the last behind the
+// last one.
+struct Stretch {
+  int page, first, past;
+  Stretch(const AttentionArgs& a, int page)
+      : page(page), first(page > a.first_page() ? page : a.first_page()), past(least(page + kStretchPages, a.past_page())) {}
+  bool has(int p) const { return p >= first && p < past; }
+};
+
+// What a head has so far: in `out` the sum of its weighted values, beside it the sums of its weights and its largest score.
+inline float* sums_of(const AttentionArgs& a, int head) { return a.running + size_t(head) * kRunning; }
+inline float* most_of(const AttentionArgs& a, int head) { return sums_of(a, head) + 16; }
+
+template <class Change>
+inline void change_out(const AttentionArgs& a, int head, const Change& change) {
+  float* out = a.out + size_t(head) * size_t(a.head_dim);
+  for (int d = 0; d < a.head_dim; d += 16) {
+    const int n = least(16, a.head_dim - d);
+    Lanes::store_n(out + d, change(Lanes::load_n(out + d, n)), n);
+  }
+}
+
+// Where one of `top`, scores of a stretch, is larger than all before, what there is so far is made smaller accordingly.
+inline void rise(const AttentionArgs& a, int head, F top) {
+  float* most = most_of(a, head);
+  if (Lanes::count(Lanes::lt(Lanes::set1(*most), top)) == 0) return;
+  const float now = largest_lane(top);
+  const F by = exp_lanes(Lanes::set1(*most - now));
+  *most = now;
+  float* sums = sums_of(a, head);
+  Lanes::store(sums, Lanes::mul(Lanes::load(sums), by));
+  change_out(a, head, [&](F out) { return Lanes::mul(out, by); });
+}
+
+// All of a stretch for T heads.
+template <class Store, int T>
+inline void attend(const AttentionArgs& a, int head, const Stretch& stretch) {
+  F top[T];
+  for (int t = 0; t < T; t++) top[t] = Lanes::set1(-__builtin_inff());
+  Store::template score<T>(a, head, stretch, top);
+  for (int t = 0; t < T; t++) rise(a, head + t, top[t]);
+  Store::template weigh<T>(a, head, stretch);
+  Store::template mix<T>(a, head, stretch);
 }
 
 template <class Store>
-void attention(const AttentionArgs* a) {
-  int head = 0;
-  for (; head + 4 <= a->heads; head += 4) Store::template attend<4>(*a, head);
-  const int rest = a->heads - head;
-  if (rest == 3) Store::template attend<3>(*a, head);
-  if (rest == 2) Store::template attend<2>(*a, head);
-  if (rest == 1) Store::template attend<1>(*a, head);
+void attention(const AttentionArgs* args) {
+  const AttentionArgs& a = *args;
+  Store::prepare(a);
+  for (int head = 0; head < a.heads; head++) {
+    *most_of(a, head) = -__builtin_inff();
+    Lanes::store(sums_of(a, head), Lanes::set1(0.0f));
+    change_out(a, head, [](F) { return Lanes::set1(0.0f); });
+  }
+  for (int page = a.first_page() / kStretchPages * kStretchPages; page < a.past_page(); page += kStretchPages) {
+    const Stretch stretch(a, page);
+    int head = 0;
+    for (; head + 4 <= a.heads; head += 4) attend<Store, 4>(a, head, stretch);
+    const int rest = a.heads - head;
+    if (rest == 3) attend<Store, 3>(a, head, stretch);
+    if (rest == 2) attend<Store, 2>(a, head, stretch);
+    if (rest == 1) attend<Store, 1>(a, head, stretch);
+  }
+  for (int head = 0; head < a.heads; head++) {
+    const F sum = Lanes::set1(fold(Lanes::load(sums_of(a, head))));
+    change_out(a, head, [&](F out) { return Lanes::div(out, sum); });
+  }
 }
 
 // --- nibbles ---
@@ -204,63 +253,94 @@ inline void plane_group(const uint8_t* planes, const uint8_t* q, const uint8_t* 
   });
 }
 
-// Pages are asked of memory this far ahead of the turn of their keys.
-constexpr int kPagesAhead = 4;
-
-// Into the second level cache, where values stay until their turn: the first has no room for so much on its way.
-inline void ask_for(const uint8_t* from, size_t bytes) {
-  for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 2);
+// Asks memory for a part of the page that is a stretch further on, in this call or in the next: while one stretch is computed,
+// the next comes. Once for all heads. Into the second level cache: the first has no room for so much on its way. A function
+// that only asks counts as one without effect, whose calls a compiler may leave out: it must not be one.
+__attribute__((always_inline)) inline void ask_ahead(const AttentionArgs& a, int head, int page, size_t from, size_t past) {
+  if (head != 0) return;
+  const uint8_t* at = a.kv;
+  int then = page + kStretchPages;
+  if (then >= a.past_page()) {
+    then += a.first_page() - a.past_page();
+    at = a.next;
+    if (at == nullptr || then >= a.past_page()) return;
+  }
+  at += size_t(a.pages[then]) * a.page_bytes;
+  for (size_t line = from; line < past; line += 64) __builtin_prefetch(at + line, 0, 2);
 }
 
-// Asks for a part of a page of the next call while this one computes with what is here already: once for all heads, and no
-// more than leaves this call's own pages in the second level cache.
-constexpr int kNextPages = 256;
-inline void ask_for_next(const AttentionArgs& a, int head, int page, size_t from, size_t past) {
-  if (a.next == nullptr || head != 0 || page - a.first_page() >= kNextPages) return;
-  const uint8_t* at = a.next + size_t(a.pages[page]) * a.page_bytes;
-  ask_for(at + from, past - from);
+// Weighted scores of T heads, [T, kStretch], become as many quantized rows of kStretch columns, each where the scores of its
+// head were; a scale for each page. Lanes of all heads and pages are reduced and divided together.
+template <int T>
+inline void quantize_stretch(float* scores) {
+  static_assert(T * kStretchPages <= 16 && kPage == 32, "lanes");
+  float most[16] = {}, scales[16], by[16];
+  for (int t = 0; t < T; t++) {
+    I lanes[kStretchPages];
+    for (int p = 0; p < kStretchPages; p++) {
+      const float* x = scores + t * kStretch + p * kPage;
+      lanes[p] = Lanes::max_int(magnitudes(Lanes::load(x)), magnitudes(Lanes::load(x + 16)));
+    }
+    int32_t of[kStretchPages];
+    Lanes::reduce_max_int4(lanes, of);
+    __builtin_memcpy(most + t * kStretchPages, of, sizeof of);
+  }
+  const F amax = Lanes::load(most), none = Lanes::set1(0.0f);
+  Lanes::store(scales, Lanes::div(amax, Lanes::set1(127.0f)));
+  Lanes::store(by, Lanes::select(Lanes::lt(amax, Lanes::set1(kQuantizeLeast)), none, Lanes::div(Lanes::set1(127.0f), amax)));
+  for (int t = 0; t < T; t++) {
+    float* x = scores + t * kStretch;
+    int8_t* row = reinterpret_cast<int8_t*>(x);
+    I lanes[kStretchPages];
+    // Steps go where the first page was, which is read first.
+    for (int p = 0; p < kStretchPages; p++)
+      lanes[p] = store_steps8(Lanes::load(x + p * kPage), Lanes::load(x + p * kPage + 16),
+                              Lanes::set1(by[t * kStretchPages + p]), row + p * kPage);
+    int32_t of[kStretchPages];
+    Lanes::reduce_add_int4(lanes, of);
+    for (int p = 0; p < kStretchPages; p++) of[p] *= -8;
+    __builtin_memcpy(row + kStretch, scales + t * kStretchPages, sizeof of);
+    __builtin_memcpy(row + kStretch + sizeof of, of, sizeof of);
+  }
 }
-
-// Weights of the values of one page of one head, in place of its 32 scores: int8 [32], float scale, int32 bias.
-constexpr size_t kWeightScaleAt = 32, kWeightBiasAt = 36;
 
 template <int P>
 struct Nibbles {
-  // Queries [T] as rows of QuantizedRows in a.queries; returns from row to row.
-  template <int T>
-  static size_t quantize_queries(const AttentionArgs& a, const NibbleKv& kv, int head) {
-    const size_t columns = kv.groups() * 32, stride = quantized_row_bytes(columns);
-    for (int t = 0; t < T; t++) {
-      uint8_t* row = a.queries + size_t(t) * stride;
-      const float* q = a.q + size_t(head + t) * size_t(a.head_dim);
-      float* scale = reinterpret_cast<float*>(row + columns);
-      int32_t* biases = reinterpret_cast<int32_t*>(scale + kv.groups());
+  static NibbleKv kv(const AttentionArgs& a) { return {a.head_dim, P}; }
+  static size_t columns(const AttentionArgs& a) { return kv(a).groups() * 32; }
+  // From row to row of a.queries, rows of QuantizedRows.
+  static size_t query_bytes(const AttentionArgs& a) { return quantized_row_bytes(columns(a)); }
+
+  static void prepare(const AttentionArgs& a) {
+    for (int head = 0; head < a.heads; head++) {
+      uint8_t* row = a.queries + size_t(head) * query_bytes(a);
+      const float* q = a.q + size_t(head) * size_t(a.head_dim);
+      float* scale = reinterpret_cast<float*>(row + columns(a));
+      int32_t* biases = reinterpret_cast<int32_t*>(scale + kv(a).groups());
       I lanes = Lanes::set1_int(0);
       for (int d = 0; d < a.head_dim; d += 16)
         lanes = Lanes::max_int(lanes, magnitudes(Lanes::load_n(q + d, least(16, a.head_dim - d))));
       const float amax = float_of(Lanes::reduce_max_int(lanes));
       *scale = amax / 127.0f;
-      for (int g = 0; g < int(kv.groups()); g++) {
+      for (int g = 0; g < int(kv(a).groups()); g++) {
         F x[2] = {Lanes::set1(0.0f), Lanes::set1(0.0f)};
         load_head(q + g * 32, least(32, a.head_dim - g * 32), x);
         biases[g] = -8 * Lanes::reduce_add_int(store_steps8(x[0], x[1], steps8_by(amax), reinterpret_cast<int8_t*>(row + g * 32)));
       }
     }
-    return stride;
   }
 
-  // Scores of T heads with the block of 16 keys from position `start` on; the largest that are looked at go to `most`: [T].
+  // Scores of T heads, whose queries begin at `q`, with the block of 16 keys from position `start` on.
   template <int T>
-  static void score_block(const AttentionArgs& a, const NibbleKv& kv, const uint8_t* block, size_t stride, int start,
-                          float* scores, F* most) {
-    const size_t columns = kv.groups() * 32;
-    const uint8_t* scales = a.queries + columns;
-    const uint8_t* biases = scales + kv.groups() * 4;
+  static void score_block(const AttentionArgs& a, const uint8_t* block, const uint8_t* q, int start, float* scores, F* top) {
+    const size_t stride = query_bytes(a), groups = kv(a).groups();
+    const uint8_t* scales = q + columns(a);
+    const uint8_t* biases = scales + groups * 4;
     F acc[T];
     for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
-    for (size_t g = 0; g < kv.groups(); g++, block += P * 256 + 32) {
+    for (size_t g = 0; g < groups; g++, block += P * 256 + 32) {
       const F key_scales = Lanes::load_half(block + P * 256);
-      plane_group<P, T>(block, a.queries + g * 32, biases + g * 4, stride, [&](int t, I sum) __attribute__((always_inline)) {
+      plane_group<P, T>(block, q + g * 32, biases + g * 4, stride, [&](int t, I sum) __attribute__((always_inline)) {
         acc[t] = Lanes::fma(Lanes::to_float(sum), key_scales, acc[t]);
       });
     }
@@ -269,80 +349,80 @@ struct Nibbles {
       float scale;
       __builtin_memcpy(&scale, scales + size_t(t) * stride, 4);
       const F score = capped(Lanes::mul(acc[t], Lanes::set1(scale)), a.soft_cap);
-      Lanes::store(scores + size_t(t) * a.score_stride(), score);
-      most[t] = Lanes::max(look.keep(score, most[t]), most[t]);
+      Lanes::store(scores + size_t(t) * kStretch, score);
+      top[t] = Lanes::max(look.keep(score, top[t]), top[t]);
     }
   }
 
-  // Scores of one head, at most `top`, become the weights of the pages' values; returns the sum of exp. Asks for the bytes
-  // from `ask` to `past` of each page of the next call.
-  static float weigh(const AttentionArgs& a, const NibbleKv& kv, int head, float top, float* scores, size_t ask,
-                     size_t past) {
-    const F most = Lanes::set1(top), zero = Lanes::set1(0.0f);
-    F sum = zero;
-    float* at = scores;
-    for (int page = a.first_page(); page < a.past_page(); page++, at += kPage) {
-      ask_for_next(a, head, page, ask, past);
-      const uint8_t* scales = page_at(a, page) + kv.value_scales_at();
-      for (int b = 0; b < 2; b++) {
-        const int start = page * kPage + b * 16;
-        const F p = softened(a, at + b * 16, most, start);
-        sum = Lanes::add(sum, p);
-        Lanes::store(at + b * 16, Lookout(a, start).keep(Lanes::mul(p, Lanes::load_half(scales + b * 32)), zero));
-      }
+  template <int T>
+  static void score(const AttentionArgs& a, int head, const Stretch& stretch, F* top) {
+    const uint8_t* q = a.queries + size_t(head) * query_bytes(a);
+    for (int page = stretch.first; page < stretch.past; page++) {
+      ask_ahead(a, head, page, 0, kv(a).values_at());
+      for (int b = 0; b < 2; b++)
+        score_block<T>(a, page_at(a, page) + size_t(b) * kv(a).key_block_bytes(), q, page * kPage + b * 16,
+                       a.scores + (page - stretch.page) * kPage + b * 16, top);
     }
-    // A loop of its own: one that did both would be so long that a processor had few pages in flight.
-    uint8_t* to = reinterpret_cast<uint8_t*>(scores);
-    quantize8_groups(scores, size_t(at - scores) / kPage, {to, to + kWeightScaleAt, to + kWeightBiasAt, kPage * 4, kPage * 4});
-    return fold(sum);
+  }
+
+  // Scores become weights of the pages' values: a quantized row of kStretch columns where the scores of a head were.
+  template <int T>
+  static void weigh(const AttentionArgs& a, int head, const Stretch& stretch) {
+    F sum[T], most[T];
+    for (int t = 0; t < T; t++) {
+      sum[t] = Lanes::load(sums_of(a, head + t));
+      most[t] = Lanes::set1(*most_of(a, head + t));
+    }
+    const F zero = Lanes::set1(0.0f);
+    float* at = a.scores;
+    for (int page = stretch.page; page < stretch.page + kStretchPages; page++)
+      for (int b = 0; b < 2; b++, at += 16) {
+        if (!stretch.has(page)) {
+          for (int t = 0; t < T; t++) Lanes::store(at + t * kStretch, zero);
+          continue;
+        }
+        const Lookout look(a, page * kPage + b * 16);
+        const F scales = Lanes::load_half(page_at(a, page) + kv(a).value_scales_at() + b * 32);
+        for (int t = 0; t < T; t++) {
+          const F p = softened(look, at + t * kStretch, most[t]);
+          sum[t] = Lanes::add(sum[t], p);
+          Lanes::store(at + t * kStretch, look.keep(Lanes::mul(p, scales), zero));
+        }
+      }
+    for (int t = 0; t < T; t++) Lanes::store(sums_of(a, head + t), sum[t]);
+    quantize_stretch<T>(a.scores);
   }
 
   // Values of D vectors of channels, from vector `d`, of T heads.
   template <int T, int D>
-  static void mix(const AttentionArgs& a, const NibbleKv& kv, int head, size_t d, const float* sums) {
-    const size_t stride = a.score_stride() * 4;
-    const uint8_t* weights = reinterpret_cast<const uint8_t*>(a.scores);
+  static void mix_vectors(const AttentionArgs& a, int head, size_t d, const Stretch& stretch) {
+    const uint8_t* weights = reinterpret_cast<const uint8_t*>(a.scores) + (stretch.first - stretch.page) * kPage;
+    const uint8_t* scales = reinterpret_cast<const uint8_t*>(a.scores) + kStretch + (stretch.first - stretch.page) * 4;
     F acc[D][T];
+    const auto channels = [&](int e) { return least(16, a.head_dim - (int(d) + e) * 16); };
+    const auto place = [&](int e, int t) { return a.out + size_t(head + t) * size_t(a.head_dim) + (d + size_t(e)) * 16; };
     for (int e = 0; e < D; e++)
-      for (int t = 0; t < T; t++) acc[e][t] = Lanes::set1(0.0f);
-    for (int page = a.first_page(); page < a.past_page(); page++, weights += kPage * 4) {
-      if (d == 0) ask_for_next(a, head, page, kv.values_at(), kv.bytes());
-      const uint8_t* planes = page_at(a, page) + kv.values_at() + d * P * 256;
+      for (int t = 0; t < T; t++) acc[e][t] = Lanes::load_n(place(e, t), channels(e));
+    for (int page = stretch.first; page < stretch.past; page++, weights += kPage, scales += 4) {
+      if (d == 0) ask_ahead(a, head, page, kv(a).values_at(), kv(a).bytes());
+      const uint8_t* planes = page_at(a, page) + kv(a).values_at() + d * P * 256;
       for (int e = 0; e < D; e++, planes += P * 256)
-        plane_group<P, T>(planes, weights, weights + kWeightBiasAt, stride, [&](int t, I sum) __attribute__((always_inline)) {
+        plane_group<P, T>(planes, weights, scales + kStretchPages * 4, kStretch * 4, [&](int t, I sum) __attribute__((always_inline)) {
           float scale;
-          __builtin_memcpy(&scale, weights + size_t(t) * stride + kWeightScaleAt, 4);
+          __builtin_memcpy(&scale, scales + t * kStretch * 4, 4);
           acc[e][t] = Lanes::fma(Lanes::to_float(sum), Lanes::set1(scale), acc[e][t]);
         });
     }
-    for (int t = 0; t < T; t++)
-      for (int e = 0; e < D; e++) {
-        const int channel = int(d + size_t(e)) * 16;
-        Lanes::store_n(a.out + size_t(head + t) * size_t(a.head_dim) + channel,
-                       Lanes::div(acc[e][t], Lanes::set1(sums[t])), least(16, a.head_dim - channel));
-      }
+    for (int e = 0; e < D; e++)
+      for (int t = 0; t < T; t++) Lanes::store_n(place(e, t), acc[e][t], channels(e));
   }
 
   template <int T>
-  static void attend(const AttentionArgs& a, int head) {
-    const NibbleKv kv{a.head_dim, P};
-    const size_t stride = quantize_queries<T>(a, kv, head);
-    F most[T];
-    for (int t = 0; t < T; t++) most[t] = Lanes::set1(-__builtin_inff());
-    for (int page = a.first_page(); page < a.past_page(); page++) {
-      if (page + kPagesAhead < a.past_page()) ask_for(page_at(a, page + kPagesAhead), kv.bytes());
-      for (int b = 0; b < 2; b++)
-        score_block<T>(a, kv, page_at(a, page) + size_t(b) * kv.key_block_bytes(), stride,
-                       page * kPage + b * 16, a.scores + (page - a.first_page()) * kPage + b * 16, most);
-    }
-    float sums[T];
-    const size_t keys = kv.values_at();
-    for (size_t t = 0; t < T; t++)
-      sums[t] = weigh(a, kv, head, largest_lane(most[t]), a.scores + t * a.score_stride(), keys * t / T, keys * (t + 1) / T);
+  static void mix(const AttentionArgs& a, int head, const Stretch& stretch) {
     const size_t vectors = size_t(a.head_dim + 15) / 16;
     size_t d = 0;
-    for (; d + 4 <= vectors; d += 4) mix<T, 4>(a, kv, head, d, sums);
-    for (; d < vectors; d++) mix<T, 1>(a, kv, head, d, sums);
+    for (; d + 4 <= vectors; d += 4) mix_vectors<T, 4>(a, head, d, stretch);
+    for (; d < vectors; d++) mix_vectors<T, 1>(a, head, d, stretch);
   }
 };
 
@@ -367,10 +447,13 @@ struct FloatKv {
 // A page is the keys of 2 blocks, [head_dim, 16 positions] each, and the values, [32 positions, head_dim].
 template <class Kv>
 struct Channels {
+  static void prepare(const AttentionArgs&) {}
+
   // Scores of T heads with both blocks of a page.
   template <int T>
-  static void score_page(const AttentionArgs& a, int head, const uint8_t* keys, float* scores) {
+  static void score_page(const AttentionArgs& a, int head, int page, float* scores, F* top) {
     const size_t dim = size_t(a.head_dim), block = dim * kKeyBlock * Kv::bytes;
+    const uint8_t* keys = page_at(a, page);
     const float* q = a.q + size_t(head) * dim;
     F acc[T][2];
     for (int t = 0; t < T; t++) acc[t][0] = acc[t][1] = Lanes::set1(0.0f);
@@ -381,63 +464,72 @@ struct Channels {
         for (int b = 0; b < 2; b++) acc[t][b] = Lanes::fma(qs, k[b], acc[t][b]);
       }
     }
-    for (int t = 0; t < T; t++)
-      for (int b = 0; b < 2; b++)
-        Lanes::store(scores + size_t(t) * a.score_stride() + size_t(b) * 16, capped(acc[t][b], a.soft_cap));
+    for (int b = 0; b < 2; b++) {
+      const Lookout look(a, page * kPage + b * 16);
+      for (int t = 0; t < T; t++) {
+        const F score = capped(acc[t][b], a.soft_cap);
+        Lanes::store(scores + size_t(t) * kStretch + size_t(b) * 16, score);
+        top[t] = Lanes::max(look.keep(score, top[t]), top[t]);
+      }
+    }
   }
 
-  // Scores of one head become exp(score - max); returns their sum.
-  static float weigh(const AttentionArgs& a, float* scores) {
-    const F most = Lanes::set1(largest_score(a, scores));
-    F sum = Lanes::set1(0.0f);
-    const int start = a.first_page() * kPage, count = int(a.score_stride());
-    for (int t = 0; t < count; t += 16) {
-      const F p = softened(a, scores + t, most, start + t);
-      Lanes::store(scores + t, p);
-      sum = Lanes::add(sum, p);
+  template <int T>
+  static void score(const AttentionArgs& a, int head, const Stretch& stretch, F* top) {
+    for (int page = stretch.first; page < stretch.past; page++)
+      score_page<T>(a, head, page, a.scores + (page - stretch.page) * kPage, top);
+  }
+
+  // Scores become exp(score - most).
+  template <int T>
+  static void weigh(const AttentionArgs& a, int head, const Stretch& stretch) {
+    for (int t = 0; t < T; t++) {
+      const F most = Lanes::set1(*most_of(a, head + t));
+      F sum = Lanes::load(sums_of(a, head + t));
+      for (int start = stretch.first * kPage; start < stretch.past * kPage; start += 16) {
+        float* scores = a.scores + t * kStretch + start - stretch.page * kPage;
+        const F p = softened(Lookout(a, start), scores, most);
+        Lanes::store(scores, p);
+        sum = Lanes::add(sum, p);
+      }
+      Lanes::store(sums_of(a, head + t), sum);
     }
-    return fold(sum);
   }
 
   // Values of D vectors of channels (from channel `d`) for T heads.
   template <int T, int D>
-  static void mix(const AttentionArgs& a, int head, size_t d, const float* sums) {
-    const size_t dim = size_t(a.head_dim), stride = a.score_stride();
+  static void mix_channels(const AttentionArgs& a, int head, size_t d, const Stretch& stretch) {
+    const size_t dim = size_t(a.head_dim);
+    const auto channels = [&](int e) { return least(16, int(dim - d) - e * 16); };
+    const auto place = [&](int t, int e) { return a.out + size_t(head + t) * dim + d + size_t(e) * 16; };
     F acc[T][D];
     for (int t = 0; t < T; t++)
-      for (int e = 0; e < D; e++) acc[t][e] = Lanes::set1(0.0f);
-    for (int page = a.first_page(); page < a.past_page(); page++) {
+      for (int e = 0; e < D; e++) acc[t][e] = Lanes::load_n(place(t, e), channels(e));
+    for (int page = stretch.first; page < stretch.past; page++) {
       const uint8_t* values = page_at(a, page) + (dim * kPage + d) * Kv::bytes;
+      const float* weights = a.scores + (page - stretch.page) * kPage;
       const int start = page * kPage, from = a.first > start ? a.first - start : 0;
       const int to = least(kPage, a.positions - start);
       for (int j = from; j < to; j++) {
         F v[D];
         for (int e = 0; e < D; e++) v[e] = Kv::load(values + (size_t(j) * dim + size_t(e) * 16) * Kv::bytes);
         for (int t = 0; t < T; t++) {
-          const F p = Lanes::set1(a.scores[size_t(t) * stride + size_t(start - a.first_page() * kPage + j)]);
+          const F p = Lanes::set1(weights[t * kStretch + j]);
           for (int e = 0; e < D; e++) acc[t][e] = Lanes::fma(p, v[e], acc[t][e]);
         }
       }
     }
     for (int t = 0; t < T; t++)
-      for (int e = 0; e < D; e++) {
-        const size_t channel = d + size_t(e) * 16;
-        Lanes::store_n(a.out + size_t(head + t) * dim + channel, Lanes::div(acc[t][e], Lanes::set1(sums[t])),
-                       least(16, int(dim - channel)));
-      }
+      for (int e = 0; e < D; e++) Lanes::store_n(place(t, e), acc[t][e], channels(e));
   }
 
   template <int T>
-  static void attend(const AttentionArgs& a, int head) {
+  static void mix(const AttentionArgs& a, int head, const Stretch& stretch) {
     constexpr int D = Lanes::kRegisters >= 32 ? 4 : T <= 2 ? 2 : 1;
-    for (int page = a.first_page(); page < a.past_page(); page++)
-      score_page<T>(a, head, page_at(a, page), a.scores + (page - a.first_page()) * kPage);
-    float sums[T];
-    for (int t = 0; t < T; t++) sums[t] = weigh(a, a.scores + size_t(t) * a.score_stride());
     const size_t dim = size_t(a.head_dim);
     size_t d = 0;
-    for (; d + D * 16 <= dim; d += D * 16) mix<T, D>(a, head, d, sums);
-    for (; d < dim; d += 16) mix<T, 1>(a, head, d, sums);
+    for (; d + D * 16 <= dim; d += D * 16) mix_channels<T, D>(a, head, d, stretch);
+    for (; d < dim; d += 16) mix_channels<T, 1>(a, head, d, stretch);
   }
 };
 

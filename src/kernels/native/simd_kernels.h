@@ -6,7 +6,8 @@
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
 //   lt, le, eq, both, select, count (how many are true), first (lanes 0 .. n - 1)
 //   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int, load_int_n, store_int, store_int_n, add_int, and_int,
-//   sub_int, max_int, shift_left_4, shift_left_23, set1_int, reduce_max_int, reduce_add_int, store_int8,
+//   sub_int, max_int, shift_left_4, set1_int, reduce_max_int, reduce_add_int, store_int8,
+//   times_power (x * 2^n for whole n),
 //   butterfly<H> (lanes i and i + H, for each i without bit H, become their sum and difference)
 // and here is what docs/numerics.md says, in the order of reference.cc.
 #pragma once
@@ -30,10 +31,10 @@ inline float fold(F v) {
   return s[0];
 }
 
-inline F exp_lanes(F x) {
-  const F capped = Lanes::min(Lanes::set1(kExpHigh), x);
-  const F n = Lanes::rint(Lanes::mul(capped, Lanes::set1(kLog2e)));
-  F r = Lanes::fma(n, Lanes::set1(-kLn2High), capped);
+// Of x of at most kExpHigh.
+inline F exp_below(F x) {
+  const F n = Lanes::rint(Lanes::mul(x, Lanes::set1(kLog2e)));
+  F r = Lanes::fma(n, Lanes::set1(-kLn2High), x);
   r = Lanes::fma(n, Lanes::set1(-kLn2Low), r);
   F y = Lanes::set1(kExp6);
   y = Lanes::fma(y, r, Lanes::set1(kExp5));
@@ -42,10 +43,10 @@ inline F exp_lanes(F x) {
   y = Lanes::fma(y, r, Lanes::set1(kExp2));
   y = Lanes::fma(y, r, Lanes::set1(1.0f));
   y = Lanes::fma(y, r, Lanes::set1(1.0f));
-  const I power = Lanes::shift_left_23(Lanes::add_int(Lanes::to_int(n), Lanes::set1_int(127)));
-  y = Lanes::mul(y, Lanes::floats(power));
-  return Lanes::select(Lanes::lt(x, Lanes::set1(kExpLow)), Lanes::set1(0.0f), y);
+  return Lanes::select(Lanes::lt(x, Lanes::set1(kExpLow)), Lanes::set1(0.0f), Lanes::times_power(y, n));
 }
+
+inline F exp_lanes(F x) { return exp_below(Lanes::min(Lanes::set1(kExpHigh), x)); }
 
 void exp_many(const float* x, int n, float* y) {
   for (int i = 0; i < n; i += 16) Lanes::store_n(y + i, exp_lanes(Lanes::load_n(x + i, least(16, n - i))), least(16, n - i));
@@ -107,45 +108,6 @@ inline I store_steps8(F a, F b, F by, int8_t* q) {
   Lanes::store_int8(q, qa);
   Lanes::store_int8(q + 16, qb);
   return Lanes::add_int(qa, qb);
-}
-
-// Where group g has its steps, scale and bias: `step` and `number_step` bytes on from group to group.
-struct GroupPlaces {
-  uint8_t *q, *scale, *bias;
-  size_t step, number_step;
-  int8_t* q_of(size_t g) const { return reinterpret_cast<int8_t*>(q + g * step); }
-  float* scale_of(size_t g) const { return reinterpret_cast<float*>(scale + g * number_step); }
-  int32_t* bias_of(size_t g) const { return reinterpret_cast<int32_t*>(bias + g * number_step); }
-};
-
-// Groups of 32 of x, each with its own scale. They may be where they go: what comes of a group lies in its own bytes then.
-// Four at a time, whose lanes are reduced together.
-inline void quantize8_groups(const float* x, size_t groups, const GroupPlaces& to) {
-  size_t g = 0;
-  for (; g + 4 <= groups; g += 4) {
-    F a[4], b[4];
-    I lanes[4];
-    int32_t of[4];
-    for (size_t j = 0; j < 4; j++) {
-      a[j] = Lanes::load(x + (g + j) * 32);
-      b[j] = Lanes::load(x + (g + j) * 32 + 16);
-      lanes[j] = Lanes::max_int(magnitudes(a[j]), magnitudes(b[j]));
-    }
-    Lanes::reduce_max_int4(lanes, of);
-    for (size_t j = 0; j < 4; j++) {
-      const float amax = float_of(of[j]);
-      *to.scale_of(g + j) = amax / 127.0f;
-      lanes[j] = store_steps8(a[j], b[j], steps8_by(amax), to.q_of(g + j));
-    }
-    Lanes::reduce_add_int4(lanes, of);
-    for (size_t j = 0; j < 4; j++) *to.bias_of(g + j) = -8 * of[j];
-  }
-  for (; g < groups; g++) {
-    const F a = Lanes::load(x + g * 32), b = Lanes::load(x + g * 32 + 16);
-    const float amax = float_of(Lanes::reduce_max_int(Lanes::max_int(magnitudes(a), magnitudes(b))));
-    *to.scale_of(g) = amax / 127.0f;
-    *to.bias_of(g) = -8 * Lanes::reduce_add_int(store_steps8(a, b, steps8_by(amax), to.q_of(g)));
-  }
 }
 
 // At most kBlockGroups groups of 32 with one scale.

@@ -281,9 +281,9 @@ napi_value test_attention(napi_env env, napi_callback_info info) {
     throw_range(env, "format, q or pages", "is out of range");
     return nullptr;
   }
-  std::vector<uint8_t> store(kv, kv + kv_bytes), queries(kHeadsAtOnce * quantized_row_bytes(size_t(round_up(dim, 32))) + 64);
+  std::vector<uint8_t> store(kv, kv + kv_bytes), queries(size_t(heads) * quantized_row_bytes(size_t(round_up(dim, 32))) + 64);
   store.resize(kv_bytes + 128);  // loads may read behind the last page
-  std::vector<float> scores(size_t(kHeadsAtOnce * round_up(positions, kPage)));
+  std::vector<float> scores(kHeadsAtOnce * kStretch), running(size_t(heads * kRunning));
   AttentionArgs args{};
   args.q = q;
   args.heads = int(heads);
@@ -296,6 +296,7 @@ napi_value test_attention(napi_env env, napi_callback_info info) {
   args.soft_cap = soft_cap;
   args.planes = int(format / 4);
   args.scores = scores.data();
+  args.running = running.data();
   args.queries = queries.data();
   args.out = out;
   (format <= 8    ? a.kernels->attention_nibbles

@@ -5,7 +5,7 @@
 namespace potluck {
 namespace {
 
-constexpr int kPages = 6;
+constexpr int kPages = 13;
 constexpr int kHeadDims[] = {2, 6, 14, 16, 18, 20, 32, 34, 40, 64, 80, 96, 112, 128, 130};
 
 struct Look {
@@ -13,7 +13,8 @@ struct Look {
   float cap;
 };
 constexpr Look kLooks[] = {{1, 0, 0},  {2, 1, 0},   {7, 3, 0},  {15, 0, 3},   {16, 7, 0},    {17, 16, 0},
-                           {31, 0, 0}, {32, 31, 0}, {33, 2, 0}, {64, 40, 5},  {97, 33, 0.5f}, {192, 31, 0}};
+                           {31, 0, 0}, {32, 31, 0}, {33, 2, 0}, {64, 40, 5},  {97, 33, 0.5f}, {192, 31, 0},
+                           {129, 128, 0}, {385, 130, 0}};
 
 void check_store(Checks& checks, Random& random, int planes, const Fenced<float>& head, const std::string& what) {
   const int dim = int(head.size());
@@ -82,10 +83,10 @@ void check_attend(Checks& checks, Random& random, int bits, int dim, int heads, 
   args.positions = look.positions;
   args.soft_cap = look.cap;
   args.planes = bits / 4;
-  const size_t at_once = size_t(heads < kHeadsAtOnce ? heads : kHeadsAtOnce);
-  const Fenced<float> scores(at_once * args.score_stride());
-  const Fenced<uint8_t> queries(at_once * quantized_row_bytes(size_t(dim + 31) / 32 * 32));
+  const Fenced<float> scores(kHeadsAtOnce * kStretch), running(size_t(heads) * kRunning);
+  const Fenced<uint8_t> queries(size_t(heads) * quantized_row_bytes(size_t(dim + 31) / 32 * 32));
   args.scores = scores.data();
+  args.running = running.data();
   args.queries = queries.data();
   const char* name = bits <= 8 ? "attention_nibbles" : bits == 16 ? "attention_half" : "attention_float";
   checks.compare(name,
