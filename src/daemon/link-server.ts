@@ -1,9 +1,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
+import { Wait } from '../allreduce/deadline.ts';
 import { MAX_MESSAGE_BYTES } from '../cluster/messages.ts';
 import type { TileBuffer } from '../cluster/tile-buffer.ts';
-import { type TileReaders, tileRoutes } from '../cluster/tile-routes.ts';
+import { type RouteAnswer, type TileReaders, tileRoutes } from '../cluster/tile-routes.ts';
 import { asPotluckError, ERRORS, PotluckError } from '../errors/errors.ts';
 import { LinkTurns } from './link-turns.ts';
 import { listen } from './listen.ts';
@@ -79,12 +80,10 @@ async function answer(
   try {
     const turn = await turns.take(gone.signal);
     if (turn === null) return; // who asked gave up while it waited
-    try {
-      await send(request, response, options, turn);
-    } finally {
-      // Only then is nothing read into its memory or sent from it.
-      void closed.then(() => turns.giveBack(turn));
-    }
+    const found = await readInTurn(request, options, turns, turn);
+    send(request, response, options, found);
+    // Only then is nothing sent from its memory.
+    void closed.then(() => turns.giveBack(turn));
   } catch (error) {
     const known = asPotluckError(error);
     if (known.code !== 'BUSY') options.onError(known);
@@ -93,13 +92,40 @@ async function answer(
   }
 }
 
-async function send(
+/** What is asked for, in the memory of the turn, which is the caller's again; where this rejects it was given back. */
+async function readInTurn(
+  request: IncomingMessage,
+  { readers, patience }: LinkServerOptions,
+  turns: LinkTurns,
+  turn: TileBuffer,
+): Promise<RouteAnswer | null> {
+  const path = request.url ?? '';
+  const reading = request.method === 'GET' ? tileRoutes(path, readers, turn.take) : Promise.resolve(null);
+  let late = false;
+  const wait = new Wait(TIMERS, patience.read, () => {
+    late = true;
+    wait.reject(new PotluckError('DEADLINE', `${path} was not read from disk within ${patience.read} ms.`));
+  });
+  reading.then(
+    () => wait.resolve(),
+    () => wait.resolve(),
+  );
+  try {
+    await wait.promise;
+    return await reading;
+  } catch (error) {
+    if (late) turns.giveBackHanging(turn, reading);
+    else turns.giveBack(turn);
+    throw error;
+  }
+}
+
+function send(
   request: IncomingMessage,
   response: ServerResponse,
-  { readers, patience, onError }: LinkServerOptions,
-  turn: TileBuffer,
-): Promise<void> {
-  const found = request.method === 'GET' ? await tileRoutes(request.url ?? '', readers, turn.take) : null;
+  { patience, onError }: LinkServerOptions,
+  found: RouteAnswer | null,
+): void {
   if (found === null) {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('There is nothing here.\n');
     return;

@@ -8,10 +8,13 @@ export class LinkTurns {
   readonly #waiting = new Set<(turn: TileBuffer) => void>();
   readonly #timers: Timers;
   readonly #milliseconds: number;
+  /** Turns that may still be replaced while theirs hang. */
+  #spare: number;
 
   /** `milliseconds`: that one waits at the most. */
   constructor(count: number, milliseconds: number, timers: Timers) {
     this.#free = Array.from({ length: count }, () => new TileBuffer());
+    this.#spare = count;
     this.#milliseconds = milliseconds;
     this.#timers = timers;
   }
@@ -47,6 +50,23 @@ export class LinkTurns {
       gone.addEventListener('abort', abandon);
       this.#waiting.add(begin);
     });
+  }
+
+  /**
+   * Gives back a turn whose memory something writes to until `ended` settles, which may be never: another takes its place at once, as
+   * long as no more hang than there are turns; memory has a limit.
+   */
+  giveBackHanging(turn: TileBuffer, ended: Promise<unknown>): void {
+    const replaced = this.#spare > 0;
+    if (replaced) {
+      this.#spare--;
+      this.giveBack(new TileBuffer());
+    }
+    const settled = (): void => {
+      if (replaced) this.#spare++;
+      else this.giveBack(turn);
+    };
+    ended.then(settled, settled);
   }
 
   giveBack(turn: TileBuffer): void {

@@ -4,6 +4,8 @@ import { PACK_FILE_BYTES } from '../pack/read-manifest.ts';
 export interface TransferPatience {
   /** Milliseconds a request waits for its turn before it is told to come again. */
   readonly turn: number;
+  /** Milliseconds a tile or file may take to be read from disk, before it is sent. */
+  readonly read: number;
   /** Milliseconds a transfer may take whatever its size. */
   readonly least: number;
   /** Bytes a second that it must make at the least beyond that. */
@@ -11,7 +13,12 @@ export interface TransferPatience {
 }
 
 /** A request is told to come again before who asks gives up by itself (http-get.ts). */
-export const PATIENCE: TransferPatience = { turn: 10_000, least: 30_000, bytesPerSecond: 128 << 10 };
+export const PATIENCE: TransferPatience = {
+  turn: 10_000,
+  read: 15_000,
+  least: 30_000,
+  bytesPerSecond: 128 << 10,
+};
 
 /** Milliseconds that a transfer of `bytes` may take: who gives or takes a byte now and then would hold the other end for ever. */
 export const transferMilliseconds = (bytes: number, { least, bytesPerSecond }: TransferPatience): number =>

@@ -19,13 +19,15 @@ afterEach(async () => {
 /** Serves tiles of LARGE bytes, and small ones (`b...`); `errors` resolves to what is told, one each. */
 async function serve(patience: TransferPatience) {
   const errors: PotluckError[] = [];
+  const hung = new Promise<undefined>(() => undefined);
   let told: (() => void) | null = null;
   const server: LinkServer = await openLinkServer({
     port: 0,
     patience,
     arrivals: new TensorArrivals(),
     readers: {
-      readTile: async (sha256, memory) => memory(sha256.startsWith('b') ? 4096 : LARGE),
+      readTile: (sha256, memory) =>
+        sha256.startsWith('c') ? hung : Promise.resolve(memory(sha256.startsWith('b') ? 4096 : LARGE)),
       readPackFile: async () => undefined,
       readEmbeddingRow: async () => undefined,
     },
@@ -71,7 +73,7 @@ async function fetched(port: number, digit: string): Promise<number> {
 }
 
 test('devices that take a byte now and then are cut, and others get their turn', async () => {
-  const { port, error } = await serve({ turn: 60_000, least: 300, bytesPerSecond: 2 ** 40 });
+  const { port, error } = await serve({ turn: 60_000, read: 60_000, least: 300, bytesPerSecond: 2 ** 40 });
   await Promise.all([trickle(port), trickle(port)]);
   const third = fetched(port, 'b');
   for (let i = 0; i < 2; i++) {
@@ -92,6 +94,15 @@ test('who waits too long for a turn is told to come again; who gave up waits no 
   await expect(fetched(port, 'b')).rejects.toMatchObject({ code: 'BUSY' });
   slow[0]!.destroy();
   expect(await fetched(port, 'b')).toBe(4096);
+});
+
+test('reads that never end do not keep their turns', async () => {
+  const { port, error } = await serve({ ...PATIENCE, read: 100 });
+  const asked = [fetched(port, 'c'), fetched(port, 'c')].map(each => each.catch(reason => reason));
+  const third = fetched(port, 'b');
+  for (let i = 0; i < 2; i++) expect(await error()).toMatchObject({ code: 'DEADLINE' });
+  expect(await third).toBe(4096);
+  for (const reason of await Promise.all(asked)) expect(String(reason)).toMatch(/500|DEADLINE/);
 });
 
 test('many that ask at once all get their turn', async () => {
@@ -130,7 +141,7 @@ test('an answer that does not say how long it is is refused', async () => {
 });
 
 test('the time of a transfer grows with its bytes, to a limit', () => {
-  const patience = { turn: 1, least: 1000, bytesPerSecond: 1024 };
+  const patience = { turn: 1, read: 1, least: 1000, bytesPerSecond: 1024 };
   expect(transferMilliseconds(0, patience)).toBe(1000);
   expect(transferMilliseconds(10 * 1024, patience)).toBe(11_000);
   expect(transferMilliseconds(1e300, patience)).toBe(transferMilliseconds(256 << 20, patience));

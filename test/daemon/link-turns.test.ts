@@ -34,6 +34,29 @@ test('a wait has its deadline', async () => {
   expect(await third).toBe(first);
 });
 
+test('a turn that hangs is replaced, as often as there are turns, and no turn is lost or doubled', async () => {
+  const turns = new LinkTurns(1, 1000, new ManualTimers());
+  const ends: (() => void)[] = [];
+  const hanging = () => new Promise<void>(resolve => ends.push(resolve));
+  const first = (await turns.take(here()))!;
+  turns.giveBackHanging(first, hanging());
+  const second = (await turns.take(here()))!;
+  expect(second).not.toBe(first);
+  // One more hangs than there are turns: that one is waited for.
+  turns.giveBackHanging(second, hanging());
+  const third = turns.take(here());
+  ends[0]!();
+  await Promise.resolve();
+  expect(await Promise.race([third, 'waits'])).toBe('waits');
+  ends[1]!();
+  expect(await third).toBe(second);
+  // The first has ended: again one may be replaced, and only one.
+  turns.giveBackHanging(second, Promise.reject(new Error('EIO')));
+  const fourth = await turns.take(here());
+  expect(await Promise.race([turns.take(here()), 'waits'])).toBe('waits');
+  expect(fourth).not.toBe(second);
+});
+
 test('memory of a turn is used again', async () => {
   const turns = new LinkTurns(1, 1000, new ManualTimers());
   const turn = (await turns.take(here()))!;
