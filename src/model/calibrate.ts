@@ -311,7 +311,7 @@ async function measure(
 }
 
 /** Tiles whose outputs add up for one token. */
-function summedTiles(shape: ModelShape, layer: number, half: Half): number {
+export function summedTiles(shape: ModelShape, layer: number, half: Half): number {
   const dense = layerTileCount(shape, half, layer);
   if (half === 'attention' || !shape.layerFeatures[layer]!.experts) return dense;
   return dense + shape.experts!.perToken * tilesPerExpert(shape);

@@ -16,7 +16,7 @@ import {
   roundUp,
   tileCount,
 } from '../../pack/tile-shape.ts';
-import { beginHalf, fitScales, partStep, runHalf } from '../calibrate.ts';
+import { beginHalf, fitScales, partStep, runHalf, summedTiles } from '../calibrate.ts';
 import { writePaddingRows, writeRoundedRow } from '../cut-panel.ts';
 import { DAMAGE_TOKENS, InputDamage, isSampled, PartsDamage } from './damage.ts';
 import { type LayerTileKind, outputColumns, type TileBatch, tileBatches } from './half-layer.ts';
@@ -281,6 +281,7 @@ export class LayerQuantizer {
     const runs = capture.runs(copies.length);
     const kept = new Float32Array(DAMAGE_TOKENS * all);
     const scale = this.#constant(half === 'attention' ? 'attentionScale' : 'ffnScale', layer);
+    const wanted = mostUnits(this.#shape, half);
     let exponent = FIRST_EXPONENT;
     for (let window = 0; window < this.#options.windows.length; window++) {
       const inputs = this.#output.inputs(this.#tokens);
@@ -304,7 +305,7 @@ export class LayerQuantizer {
           most = largest(partial, most);
           capture.collect(run, partial, 2 ** -exponent, this.#tokens, inputs);
         }
-        const next = betterExponent(exponent, most, saturated);
+        const next = betterExponent(exponent, most, saturated, wanted);
         if (window > 0 || next === exponent) break;
         exponent = next;
       }
@@ -413,14 +414,20 @@ function largest(values: Int32Array, least: number): number {
   return most;
 }
 
-/** Hidden activations in fixed point: where they begin, and the bits that the largest should have. */
+/** Hidden activations in fixed point: where they begin, and what the largest should become. */
 const FIRST_EXPONENT = 12;
-const LEAST_UNITS = 2 ** 18;
 const MOST_UNITS = 2 ** 24;
 const EXPONENT_BOUND = 60;
 
-function betterExponent(exponent: number, most: number, saturated: number): number {
+/** What the largest hidden activation may become: half of what saturates, which is less where many tiles add up. */
+function mostUnits(s: ModelShape, half: Half): number {
+  const tiles = Math.max(...s.layerFeatures.map((_, layer) => summedTiles(s, layer, half)));
+  return Math.min(MOST_UNITS, 2 ** (Math.floor(Math.log2((2 ** 31 - 1) / tiles)) - 1));
+}
+
+/** The exponent with which the largest activation, now `largestNow`, has as many bits as `most`, or nearly. */
+function betterExponent(exponent: number, largestNow: number, saturated: number, most: number): number {
   if (saturated > 0) return Math.max(-EXPONENT_BOUND, exponent - 8);
-  if (most >= LEAST_UNITS || most === 0) return exponent;
-  return Math.min(EXPONENT_BOUND, exponent + Math.floor(Math.log2(MOST_UNITS / most)));
+  if (largestNow >= most / 64 || largestNow === 0) return exponent;
+  return Math.min(EXPONENT_BOUND, exponent + Math.floor(Math.log2(most / largestNow)));
 }

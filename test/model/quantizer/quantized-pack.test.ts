@@ -18,7 +18,7 @@ import { addon } from '../../kernels/addon-under-test.ts';
 import { crc32c } from '../../pack/crc32c-table.ts';
 import { temporaryFolder } from '../../pack/temporary-folder.ts';
 import { packLogits } from '../pack-logits.ts';
-import { randomNumbers, writeCheckpoint } from '../small-checkpoint.ts';
+import { randomNumbers, SMALL, writeCheckpoint } from '../small-checkpoint.ts';
 
 const random = randomNumbers(5);
 /** Four windows of 64, the context of the small model. */
@@ -92,6 +92,20 @@ describe('a pack rounded by inputs', () => {
     const byInputs = squaredDistance(await logitsOf(folder, 'inputs'), exact);
     const toNearest = squaredDistance(await logitsOf(folder, 'nearest'), exact);
     expect(byInputs).toBeLessThan(0.9 * toNearest);
+  });
+
+  it('comes to an end where so many tiles add up that an output of one has few bits', async () => {
+    const folder = await temporaryFolder();
+    const sizes = { ...SMALL, num_hidden_layers: 1, intermediate_size: 257 * 32 };
+    await writeCheckpoint(join(folder, 'checkpoint'), sizes);
+    const tiling = { ffnColumns: 32 };
+    await build(folder, 'bf16', { weights: 'bf16', tiling });
+    await build(folder, 'inputs', { tiling });
+    await build(folder, 'nearest', { tiling, byInputs: false });
+    const exact = await logitsOf(folder, 'bf16');
+    expect(squaredDistance(await logitsOf(folder, 'inputs'), exact)).toBeLessThan(
+      0.9 * squaredDistance(await logitsOf(folder, 'nearest'), exact),
+    );
   });
 
   it('has the same bytes with any number of threads', async () => {
