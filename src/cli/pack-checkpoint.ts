@@ -2,6 +2,8 @@ import * as fileSystem from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { loadBackend } from '../daemon/load-backend.ts';
+import { firstBudget } from '../daemon/memory-budget.ts';
+import { processMemory, systemMemory } from '../daemon/process-memory.ts';
 import { projectRoot } from '../daemon/project-root.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
@@ -33,6 +35,8 @@ export interface PackOptions {
   readonly rounding?: RoundingMethod;
   /** Levels of activations of a w4 pack that is rounded by inputs; a8 unless given. */
   readonly activations?: ActivationLevels;
+  /** Most bytes of this process; what the system can spare unless given. */
+  readonly memoryBytes?: number;
   /** A text to calibrate on; the built-in one unless given. */
   readonly calibrationFile?: string;
   readonly onProgress: (progress: BuildProgress) => void;
@@ -62,6 +66,7 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
       ropePrecision,
       ...(options.origin === undefined ? {} : { origin: options.origin }),
       ...(byInputs && loaded.addon ? { rounding: loaded.addon } : {}),
+      memoryBytes: options.memoryBytes ?? spareBytes(),
       ...(options.activations === undefined ? {} : { activations: options.activations }),
       ...(attentionParts === null ? {} : { tiling: { partsPerKvHead: attentionParts } }),
       ...(tokenizer === null
@@ -76,6 +81,9 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
     loaded.backend.close();
   }
 }
+
+/** What this process may take without others suffering. */
+const spareBytes = (): number => firstBudget(systemMemory(), processMemory().residentBytes);
 
 /** Text of many kinds. Rejects with DISK_READ. */
 async function calibrationText(file = join(projectRoot(), 'models', 'calibration.txt')): Promise<string> {

@@ -28,6 +28,7 @@ import { writeBf16Row, writeInt8Row } from './quantize-embedding.ts';
 import { sourceShape } from './quantizer/half-layer.ts';
 import type { ActivationLevels } from './quantizer/level-blocks.ts';
 import { quantizePack, RESIDUAL_FILES } from './quantizer/quantize-pack.ts';
+import { checkQuantizerMemory } from './quantizer/quantizer-memory.ts';
 import { writeLevels } from './quantizer/write-levels.ts';
 
 const JOURNAL_FILE = 'journal.jsonl';
@@ -83,6 +84,8 @@ export interface BuildPackOptions {
   readonly rounding?: Rounding;
   /** Levels of the activations of a pack that is rounded so; a8 unless given. */
   readonly activations?: ActivationLevels;
+  /** Most bytes of the process where weights are rounded by inputs; not checked unless given. */
+  readonly memoryBytes?: number;
   /** Tokens of a text for the calibration; else a few are drawn from a fixed seed. */
   readonly calibrationTokens?: readonly number[];
   /** For people: where the weights come from. Goes into the manifest. */
@@ -104,7 +107,7 @@ interface Build {
 /**
  * Makes a pack of a checkpoint, tile by tile: in memory are one tile, one matrix as it is stored, and for the
  * calibration the tiles of one layer. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, UNSUPPORTED_MODEL, BAD_OPTION,
- * DISK_READ, DISK_WRITE or KERNEL_FAILED; then nothing is left at the target.
+ * DISK_READ, DISK_WRITE, MEMORY_TOO_SMALL or KERNEL_FAILED; then nothing is left at the target.
  */
 export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
   if (!PACK_NAME.test(options.name))
@@ -129,6 +132,7 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     };
     checkShape(shape, configPath);
     checkTensors(checkpoint, architecture, config);
+    if (roundsByInputs(options)) checkQuantizerMemory(shape, options.memoryBytes ?? Infinity);
     const tokenizer = await tokenizerPackFiles(checkpoint);
     const build = { options, checkpoint, architecture, config, shape, tokenizer };
     if (roundsByInputs(options)) return await quantizedPack(build);

@@ -3,7 +3,7 @@ import type { ReadRows } from './cut-tiles.ts';
 import type { MatrixRows } from './stored-rows.ts';
 
 /** Most elements of a stripe: 128 MiB. */
-const STRIPE_FLOATS = 2 ** 25;
+export const STRIPE_FLOATS = 2 ** 25;
 /** Elements of whole rows that are read at a time, about. */
 const READ_FLOATS = 2 ** 21;
 

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { PotluckError } from '../../errors/errors.ts';
 import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
-import { parseChoice, parseInteger } from '../option-values.ts';
+import { parseBytes, parseChoice, parseInteger } from '../option-values.ts';
 import type { RoundingMethod } from '../pack-checkpoint.ts';
 import { formatBytes } from '../text-table.ts';
 
@@ -15,6 +15,7 @@ interface PackFlags {
   readonly activations: ActivationLevels;
   readonly rounding: RoundingMethod;
   readonly calibrate?: string;
+  readonly memory?: number;
 }
 
 export const parseWeights = (text: string): WeightFormat => parseChoice('--weights', text, ['w4', 'bf16']);
@@ -56,6 +57,11 @@ export function addPackCommand(program: Command): void {
       'a8',
     )
     .option('--calibrate <file>', 'the text (default: a small one of many kinds)')
+    .option(
+      '--memory <size>',
+      'most memory of the whole process (default: what the system can spare)',
+      text => parseBytes('--memory', text),
+    )
     .action(async (checkpoint: string, flags: PackFlags) => {
       const { nameOf, packCheckpoint } = await import('../pack-checkpoint.ts');
       const { PackProgress } = await import('../pack-progress.ts');
@@ -79,6 +85,7 @@ export function addPackCommand(program: Command): void {
         ropePrecision: 'float32',
         rounding: flags.rounding,
         activations: flags.activations,
+        ...(flags.memory === undefined ? {} : { memoryBytes: flags.memory }),
         ...(flags.calibrate === undefined ? {} : { calibrationFile: resolve(flags.calibrate) }),
         onProgress: progress => shown.show(line, progress),
       });

@@ -5,6 +5,19 @@ import { tileBytes, tileCount, tilesPerExpert } from '../../pack/tile-shape.ts';
 import type { HalfTiles } from '../calibrate.ts';
 import { type LayerTileKind, tileBatches } from './half-layer.ts';
 
+/** Bytes of the rounded tiles of a half layer and of copies of those whose last panels are rounded together, the most of all layers. */
+export function halfMemoryBytes(s: ModelShape): number {
+  const bytes = (kind: LayerTileKind) => tileCount(s, kind) * tileBytes(s, kind);
+  const copies = (['attention', 'ffn'] as const).flatMap(half =>
+    s.layerFeatures.flatMap((_, layer) =>
+      tileBatches(s, layer, half).flatMap(({ kind, spans }) =>
+        spans.map(span => span.length * tileBytes(s, kind)),
+      ),
+    ),
+  );
+  return Math.max(bytes('attention'), bytes('ffn') + bytes('expert')) + Math.max(0, ...copies);
+}
+
 export interface TileCopy {
   readonly place: PlacedTile;
   /** In the memory of the model. */
@@ -22,19 +35,7 @@ export class HalfMemory implements HalfTiles {
   constructor(shape: ModelShape, backend: Backend) {
     this.#shape = shape;
     this.#backend = backend;
-    const bytes = (kind: LayerTileKind) => tileCount(shape, kind) * tileBytes(shape, kind);
-    const copies = (['attention', 'ffn', 'expert'] as const).map(kind => {
-      const layers = [...Array(shape.layers).keys()];
-      const most = layers.flatMap(layer =>
-        tileBatches(shape, layer, kind === 'attention' ? 'attention' : 'ffn')
-          .filter(batch => batch.kind === kind)
-          .flatMap(batch => batch.spans.map(span => span.length)),
-      );
-      return Math.max(0, ...most) * tileBytes(shape, kind);
-    });
-    this.weights = backend.allocate(
-      Math.max(bytes('attention'), bytes('ffn') + bytes('expert')) + Math.max(...copies),
-    );
+    this.weights = backend.allocate(halfMemoryBytes(shape));
   }
 
   clear(): void {

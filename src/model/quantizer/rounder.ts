@@ -9,7 +9,7 @@ import { writePaddingRows, writeRoundedRow } from '../cut-panel.ts';
  */
 const DAMPING = 0.05;
 /** Rows that are rounded in one call. */
-const ROWS = 1024;
+export const ROUNDED_ROWS = 1024;
 
 /** Memory outside the V8 heap, and where it comes from. */
 export interface NativeMemory {
@@ -105,8 +105,8 @@ export class Rounder {
   ): Promise<void> {
     const n = this.#columns;
     const groups = n / GROUP;
-    for (let first = 0; first < rows; first += ROWS) {
-      const count = Math.min(ROWS, rows - first);
+    for (let first = 0; first < rows; first += ROUNDED_ROWS) {
+      const count = Math.min(ROUNDED_ROWS, rows - first);
       const weights = this.#weights.take(count * n * 4);
       const values = new Float32Array(weights, 0, count * n).fill(0);
       for (let row = 0; row < count; row++) fill(first + row, values.subarray(row * n, (row + 1) * n));
