@@ -19,6 +19,7 @@ import { tokenizerMemory } from '../model/pack-tokenizer.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
+import { type AskOne, askOthers, RECOVER_MILLISECONDS } from './ask-others.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
 import { fetchEmbeddingRow } from './embedding-rows.ts';
@@ -28,7 +29,7 @@ import { dialControl, type LinkServer, openLinkServer } from './link-server.ts';
 import { type LoadedBackend, loadBackend } from './load-backend.ts';
 import { type LocalStatus, localStatus } from './local-status.ts';
 import { MemoryKeeper } from './memory-keeper.ts';
-import { type HttpGet, type LocalModel, ModelStore } from './model-store.ts';
+import { type LocalModel, ModelStore } from './model-store.ts';
 import type { DaemonOptions, RunningDaemon } from './options.ts';
 import { PlanHost } from './plan-host.ts';
 import { processMemory, systemMemory } from './process-memory.ts';
@@ -45,8 +46,6 @@ const LOOK_MILLISECONDS = 500;
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 /** Manifest, constants and tokenizer of a model come from another device within this time. */
 const RECEIVE_MILLISECONDS = 60_000;
-/** One tile comes from another device within this time. */
-const RECOVER_MILLISECONDS = 20_000;
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
@@ -364,34 +363,14 @@ class Daemon {
     const late = AbortSignal.timeout(RECOVER_MILLISECONDS);
     const what = this.#toldOfRows.has(model.id) ? null : `Embedding row ${row} of ${model.manifest.name}`;
     this.#toldOfRows.add(model.id);
-    return this.#askOthers(what, late, async (get, signal) => {
-      const bytes = await fetchEmbeddingRow(model, row, get, signal);
-      const wrong = fault(bytes);
-      if (wrong) throw wrong;
-      return bytes;
-    });
+    return this.#askOthers(what, late, (get, signal) => fetchEmbeddingRow(model, row, fault, get, signal));
   }
 
   /** `what`: for the log, which hears of it where it was found; null: nothing is said. */
-  async #askOthers<T>(
-    what: string | null,
-    signal: AbortSignal,
-    ask: (get: HttpGet, signal: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    let last: unknown = new PotluckError('DEVICE_LOST', 'No other device is here.');
-    for (const { host, linkPort, name } of this.#running().view().members) {
-      const late = AbortSignal.any([signal, AbortSignal.timeout(RECOVER_MILLISECONDS)]);
-      try {
-        const got = await ask(httpGetter(host, linkPort, PATIENCE), late);
-        if (what !== null) this.#log.warn(`${what} was lost or wrong here: fetched from ${name}.`);
-        return got;
-      } catch (error) {
-        signal.throwIfAborted();
-        last = error;
-        if (asPotluckError(error).code === 'DISK_WRITE') break;
-      }
-    }
-    throw last;
+  async #askOthers<T>(what: string | null, signal: AbortSignal, ask: AskOne<T>): Promise<T> {
+    const { got, from } = await askOthers(this.#running().view().members, signal, ask);
+    if (what !== null) this.#log.warn(`${what} was lost or wrong here: fetched from ${from}.`);
+    return got;
   }
 
   #hubEngine(): HubEngine {

@@ -2,7 +2,7 @@ import { open as openFile } from 'node:fs/promises';
 import type { GetBody } from '../cluster/tile-transfer.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { embeddingFault } from '../model/embedding.ts';
+import { embeddingFault, type RowFault } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
 import type { LocalModel } from './model-store.ts';
 
@@ -24,10 +24,11 @@ export async function readEmbeddingRow(
   return embeddingFault(row, bytes, await embeddingChecks(), crc32c) === null ? bytes : undefined;
 }
 
-/** Asks another device for an embedding row. Rejects with what `get` rejects with, and with PROTOCOL. */
+/** Asks another device for an embedding row. Rejects with what `get` rejects with, with PROTOCOL, and with its fault. */
 export async function fetchEmbeddingRow(
   { id, manifest }: LocalModel,
   row: number,
+  fault: RowFault,
   get: GetBody,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
@@ -38,9 +39,12 @@ export async function fetchEmbeddingRow(
     bytes.set(part, filled);
     filled += part.length;
   }
-  if (filled === bytes.length) return bytes;
-  throw new PotluckError(
-    'PROTOCOL',
-    `Embedding row ${row} of model ${id} did not come with ${bytes.length} bytes.`,
-  );
+  if (filled !== bytes.length)
+    throw new PotluckError(
+      'PROTOCOL',
+      `Embedding row ${row} of model ${id} did not come with ${bytes.length} bytes.`,
+    );
+  const wrong = fault(bytes);
+  if (wrong) throw wrong;
+  return bytes;
 }

@@ -1,7 +1,7 @@
-import type { PackFile } from './pack-tokenizer.ts';
+import { type PackFile, splitFiles } from './pack-tokenizer.ts';
 import { drawWords } from './synthetic-tiles.ts';
 import { BYTE_CHARACTERS } from './tokenizer-pieces.ts';
-import { type Merge, VOCABULARY_FILE, vocabularyBytes } from './vocabulary-file.ts';
+import type { Merge } from './vocabulary-file.ts';
 
 /** Bytes of the longest pieces. */
 const MOST_BYTES = 12;
@@ -30,16 +30,13 @@ export function syntheticTokenizer(tokens: number, seed: number): SyntheticToken
     pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
     post_processor: null,
     decoder: { type: 'ByteLevel' },
-    model: { type: 'BPE' },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries([...pieces, end.content].map((piece, id) => [piece, id])),
+      merges: merges.map(([left, right]) => [pieces[left]!, pieces[right]!]),
+    },
   };
-  const vocabulary = vocabularyBytes({ pieces: [...pieces, end.content], scores: null, merges });
-  return {
-    files: [
-      { name: 'tokenizer.json', bytes: new TextEncoder().encode(JSON.stringify(json)) },
-      { name: VOCABULARY_FILE, bytes: vocabulary },
-    ],
-    end: end.id,
-  };
+  return { files: splitFiles(json), end: end.id };
 }
 
 /**

@@ -30,8 +30,6 @@ export interface PackFolder {
   readFile(name: string): Promise<Uint8Array | undefined>;
   /** The CRC-32C of each embedding row; [vocabulary] uint32, little-endian. Rejects with PACK_INVALID where they changed. */
   embeddingChecks(): Promise<Uint8Array>;
-  /** Reads the whole embedding and compares its hash. Rejects with PACK_INVALID. */
-  checkEmbedding(): Promise<void>;
 }
 
 /**
@@ -72,11 +70,6 @@ export async function openPackFolder(fileSystem: FileSystem, folder: string): Pr
     },
     embeddingChecks: () =>
       readPackFile(fileSystem, folder, manifest.files.find(({ name }) => name === EMBEDDING_CHECKS_FILE)!),
-    checkEmbedding: async () => {
-      const { offset, bytes, sha256 } = manifest.embedding;
-      if ((await hashRange(fileSystem, tilesPath, offset, bytes)) !== sha256)
-        throw invalidPack(tilesPath, 'the embedding does not have its hash');
-    },
   };
 }
 

@@ -2,6 +2,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { openPackFolder } from '../../src/pack/pack-folder.ts';
+import { embeddingFaults } from './embedding-faults.ts';
 import { writeSmallPack } from './small-pack.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
@@ -22,7 +23,7 @@ test('opens what was written', async () => {
   expect(new Float32Array(pack.constants).every(value => value === 0.5)).toBe(true);
   expect(pack.id).toMatch(/^[0-9a-f]{16}$/);
   expect(new TextDecoder().decode(await pack.readFile('tokenizer.json'))).toBe('{"a":1}');
-  await pack.checkEmbedding();
+  expect(await embeddingFaults(pack)).toEqual([]);
 });
 
 test('a folder without a pack is PACK_NOT_FOUND', async () => {
@@ -54,10 +55,13 @@ test('a changed byte of constants, tokenizer or embedding is found', async () =>
   await flip(join(folder, 'tiles.bin'), 9);
   const pack = await openPackFolder(fs, folder);
   await flip(join(folder, 'tiles.bin'), pack.manifest.embedding.offset + 3);
-  await expect(pack.checkEmbedding()).rejects.toMatchObject({
+  expect(await embeddingFaults(pack)).toEqual([0]);
+  await flip(join(folder, 'embedding.crc32c'), 5);
+  await expect(pack.embeddingChecks()).rejects.toMatchObject({
     code: 'PACK_INVALID',
-    message: expect.stringContaining('embedding'),
+    message: expect.stringContaining('embedding.crc32c'),
   });
+  await flip(join(folder, 'embedding.crc32c'), 5);
   await flip(join(folder, 'tokenizer.json'), 2);
   await expect(pack.readFile('tokenizer.json')).rejects.toMatchObject({ code: 'PACK_INVALID' });
   await expect(openPackFolder(fs, folder)).rejects.toMatchObject({
