@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import {
   type BuildPackOptions,
   type BuildProgress,
   buildPack,
+  ROUNDING_VERSION,
   type RoundingProgress,
 } from '../../../src/model/build-pack.ts';
 import { allBlocks, shareInA4 } from '../../../src/model/quantizer/level-blocks.ts';
@@ -118,6 +120,15 @@ describe('a pack rounded by inputs', () => {
     );
     expect(await fs.readdir(join(folder, 'one'))).toEqual(await fs.readdir(join(folder, 'three')));
     expect(await fs.readdir(join(folder, 'one'))).not.toContain('journal.jsonl');
+  });
+
+  it('has the bytes that the version of rounding stands for', async () => {
+    const folder = await checkpointFolder();
+    await build(folder, 'pack', { activations: 'mixed' });
+    const bytes = await fs.readFile(join(folder, 'pack', 'tiles.bin'));
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    // Other bytes: raise ROUNDING_VERSION, so that no interrupted run goes on with them, and put both here.
+    expect([ROUNDING_VERSION, digest.slice(0, 16)]).toEqual([2, 'dfcdd151548efbb2']);
   });
 
   it('goes on behind its last layer after a kill -9, to the same bytes', async () => {
