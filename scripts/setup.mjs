@@ -49,8 +49,8 @@ function checkNode(root) {
 
 async function installModules(root, say) {
   say('Installing packages (npm ci) ...');
-  // Install scripts stay off: no package here needs one, and onnxruntime-node's would download from elsewhere.
-  const { code, output } = await run(npmCommand(), ['ci', '--ignore-scripts', '--loglevel=error'], root);
+  // .npmrc keeps install scripts off: no package here needs one, and onnxruntime-node's would download from elsewhere.
+  const { code, output } = await run(npmCommand(), ['ci', '--loglevel=error'], root);
   // Behind the reason npm prints its whole help.
   if (code !== 0) throw new SetupError(`npm ci failed:\n${output.split('\n').slice(0, 12).join('\n')}`);
 }
