@@ -245,11 +245,11 @@ export class MemoryKeeper {
 
   /**
    * Room for what the process may grow: what was not seen yet of all that it ever grows. What a worker takes comes later, when one
-   * is asked for.
+   * is asked for. `steady`: the plan works as it always does.
    */
-  #growth(): { reserveBytes: number; laterBytes: number } {
+  #growth(steady = false): { reserveBytes: number; laterBytes: number } {
     const process = this.#processBytes();
-    const unseen = this.#passes >= STEADY_PASSES ? 0 : this.#expected - process;
+    const unseen = steady ? 0 : this.#expected - process;
     if (this.#workers === 0) {
       const reserveBytes = Math.max(STEADY_RESERVE, unseen - WORKER);
       return { reserveBytes, laterBytes: Math.max(STEADY_RESERVE + WORKER, unseen) - reserveBytes };
@@ -293,7 +293,7 @@ export class MemoryKeeper {
       const accounted = this.#make(
         open,
         open.activationBytes,
-        { ...this.#growth(), laterBytes: null },
+        { ...this.#growth(this.#passes >= STEADY_PASSES), laterBytes: null },
         this.#kvPagesUsed,
         this.#logitRowsUsed,
       );

@@ -269,6 +269,15 @@ describe('the keeper of memory', () => {
     expect(world.window).toBe(before);
   });
 
+  test('a plan that works as it always does takes nothing from what the next one is promised', () => {
+    const { keeper, open, begin, world } = machine(400 * MIB);
+    const { account } = begin();
+    world.kv = kvPageBytes(shape, 40);
+    for (let pass = 0; pass < 60; pass++) keeper.beginPass(1, 1);
+    expect(keeper.account!.reserve).toBe(6 * MIB);
+    expect(keeper.plan(open).account.reserve).toBe(account.reserve);
+  });
+
   test('KV pages take room from tiles before they are written', () => {
     const { world, keeper, begin, resident } = machine(300 * MIB);
     const { mostKvPages } = begin();
