@@ -58,7 +58,7 @@ const GROWTH = (22 << 20) + WORKER;
 /** Room that a start leaves for plans of several devices, which have links and frames, and for more positions than the least. */
 const LATER_PLANS = 8 << 20;
 /** Room for what it may grow between two looks, once it works as it always does. */
-const STEADY_RESERVE = 6 << 20;
+const STEADY_RESERVE = 8 << 20;
 /** From this many passes on it does. */
 const STEADY_PASSES = 48;
 /** Looks over which the largest size counts: a minute at two a second. */
