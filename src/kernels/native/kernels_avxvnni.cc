@@ -42,8 +42,7 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
 }  // namespace
 }  // namespace potluck
 
-#include "simd_attention.h"
-#include "simd_matmul.h"
+#include "simd_variant.h"
 
 namespace potluck {
 const Kernels kAvxVnniKernels = {

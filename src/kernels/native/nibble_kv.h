@@ -1,4 +1,4 @@
-// Where the steps of keys and values lie in the planes of NibbleKv. For every instruction set.
+// Where keys and values lie: pages, and steps in the planes of NibbleKv. For every instruction set.
 #pragma once
 #include "kernels.h"
 
