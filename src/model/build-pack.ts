@@ -105,8 +105,8 @@ interface Build {
 }
 
 /**
- * Makes a pack of a checkpoint, tile by tile: in memory are one tile, one matrix as it is stored, and for the
- * calibration the tiles of one layer. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, UNSUPPORTED_MODEL, BAD_OPTION,
+ * Makes a pack of a checkpoint, tile by tile: in memory are one tile, a stripe of a matrix, and for the calibration the
+ * tiles of one layer; where weights are rounded by inputs, see quantizerBytes. Rejects with PACK_NOT_FOUND, CHECKPOINT_INVALID, UNSUPPORTED_MODEL, BAD_OPTION,
  * DISK_READ, DISK_WRITE, MEMORY_TOO_SMALL or KERNEL_FAILED; then nothing is left at the target.
  */
 export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
@@ -295,7 +295,10 @@ async function openRun(options: PackWriterOptions, run: string, constants: Array
   return { writer, journal: await PackJournal.create(fileSystem, path, run), layersDone: -1, damage: [] };
 }
 
-/** What must be the same for a run to go on. Of the weights the norms and the first embedding row stand for all. */
+/**
+ * What must be the same for a run to go on. Of the weights the norms and the first embedding row stand for all. Levels count, as the
+ * end of a run may have written some into tiles.
+ */
 async function runOf(
   { options, checkpoint, architecture, shape }: Omit<Build, 'writer'>,
   constants: ArrayBuffer,
@@ -308,7 +311,7 @@ async function runOf(
         ROUNDING_VERSION,
         shape,
         options.calibrationTokens,
-        options.activations,
+        options.activations ?? 'a8',
         checkpoint.path,
       ]),
     )

@@ -165,19 +165,22 @@ describe('a pack rounded by inputs', () => {
     }
   });
 
-  it('begins anew where the calibration is another', async () => {
+  it.each([
+    ['calibration', { calibrationTokens: TOKENS.toReversed() }],
+    ['levels', { activations: 'mixed' }],
+  ] as const)('begins anew where there are other %s', async (_, other) => {
     const folder = await checkpointFolder();
     const stop = new Error('enough');
     const interrupted = build(folder, 'pack', {
       onProgress: progress => {
-        if (progress.stage === 'round' && progress.tiles > 5) throw stop;
+        if (progress.stage === 'round' && progress.layer === 1) throw stop;
       },
     });
     await expect(interrupted).rejects.toBe(stop);
     expect(await fs.readdir(folder)).toContain('pack.unfinished');
     const said: BuildProgress[] = [];
     await build(folder, 'pack', {
-      calibrationTokens: TOKENS.toReversed(),
+      ...other,
       onProgress: progress => void said.push(progress),
     });
     expect(said[0]).toMatchObject({ stage: 'round', layer: 0, tiles: 0 });
