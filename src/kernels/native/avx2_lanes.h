@@ -130,23 +130,34 @@ struct Lanes {
   }
 };
 
-// Rows 8 half .. 8 half + 7 of the nibbles of a w4 group, as bytes (row * 4 + j): low[c] is inputs 8 c + j, high[c] 8 c + 4 + j.
-struct EightRows {
-  __m256i low[4], high[4];
-  EightRows(const uint8_t* nibbles, int half) {
-    for (int c = 0; c < 4; c++) {
-      const uint8_t* at = nibbles + size_t(c) * 64 + size_t(half) * 32;
-      const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-      low[c] = _mm256_and_si256(w, _mm256_set1_epi8(15));
-      high[c] = _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(15));
-    }
-  }
-};
-
 inline __m256i broadcast4(const uint8_t* p) {
   int32_t word;
   __builtin_memcpy(&word, p, 4);
   return _mm256_set1_epi32(word);
+}
+
+// Adds the products of a w4 group to sums: [2, T], of 8 rows each. step(sum, w, inputs): the sum and the products of 8 rows x 4
+// inputs, bytes of the nibbles, with 4 of a token. Each sum is what it is after each step: a compiler that puts additions off
+// runs out of registers, which takes twice the time.
+template <int T, class Step>
+inline void add_products(const uint8_t* nibbles, const uint8_t* q, size_t stride, __m256i (*sums)[T], const Step& step) {
+  const __m256i low_nibbles = _mm256_set1_epi8(15);
+#pragma GCC unroll 8
+  for (int part = 0; part < 8; part++) {
+    __m256i w[2];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      w[half] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(nibbles + size_t(part / 2) * 64 + size_t(half) * 32));
+      w[half] = _mm256_and_si256(part % 2 == 0 ? w[half] : _mm256_srli_epi16(w[half], 4), low_nibbles);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) {
+      const __m256i inputs = broadcast4(q + size_t(t) * stride + size_t(part) * 4);
+      sums[0][t] = step(sums[0][t], w[0], inputs);
+      sums[1][t] = step(sums[1][t], w[1], inputs);
+      __asm__("" : "+x"(sums[0][t]), "+x"(sums[1][t]));
+    }
+  }
 }
 
 }  // namespace

@@ -12,30 +12,20 @@ namespace {
 
 constexpr int kW4Tokens = 4;
 
-inline __m256i dot(__m256i sum, __m256i w, __m256i q) {
-#if defined(__AVXVNNI__)
-  return _mm256_dpbusd_avx_epi32(sum, w, q);
-#else
-  return _mm256_dpbusd_epi32(sum, w, q);
-#endif
-}
-
-// 8 rows at a time, from -8 * sum(q), in two chains: products add exactly.
+// From -8 * sum(q).
 template <int T, class Use>
 inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
   __m256i sums[2][T];
-  for (int half = 0; half < 2; half++) {
-    const EightRows rows(nibbles, half);
-    for (int t = 0; t < T; t++) {
-      const uint8_t* row = q + size_t(t) * stride;
-      __m256i even = broadcast4(bias + size_t(t) * stride), odd = _mm256_setzero_si256();
-      for (int c = 0; c < 4; c++) {
-        even = dot(even, rows.low[c], broadcast4(row + size_t(c) * 8));
-        odd = dot(odd, rows.high[c], broadcast4(row + size_t(c) * 8 + 4));
-      }
-      sums[half][t] = _mm256_add_epi32(even, odd);
-    }
-  }
+#pragma GCC unroll 4
+  for (int t = 0; t < T; t++) sums[0][t] = sums[1][t] = broadcast4(bias + size_t(t) * stride);
+  add_products<T>(nibbles, q, stride, sums, [](__m256i sum, __m256i w, __m256i inputs) __attribute__((always_inline)) {
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, w, inputs);
+#else
+    return _mm256_dpbusd_epi32(sum, w, inputs);
+#endif
+  });
+#pragma GCC unroll 4
   for (int t = 0; t < T; t++) use(t, I{sums[0][t], sums[1][t]});
 }
 
