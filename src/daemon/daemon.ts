@@ -92,7 +92,6 @@ class Daemon {
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
   readonly #served: ServedModels;
-  /** Keeps the account of memory. */
   /** Models, by id, of which it was said that embedding rows are damaged. */
   readonly #toldOfRows = new Set<string>();
   #looking: NodeJS.Timeout | undefined;
