@@ -7,7 +7,7 @@ import { type TransferPatience, transferMilliseconds } from './transfer-deadline
 /** A device that sends nothing for this long is given up. */
 const IDLE_MILLISECONDS = 15_000;
 /** How often a device is asked that sends to too many others: each time the request waits for its turn there. */
-const MOST_ASKS = 12;
+const MOST_ASKS = 20;
 
 /**
  * GETs from another device's link port: the body of a 200, else DEVICE_LOST, or BUSY where no turn came in MOST_ASKS times. The body ends with DEVICE_LOST where it comes

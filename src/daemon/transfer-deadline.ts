@@ -12,10 +12,10 @@ export interface TransferPatience {
   readonly bytesPerSecond: number;
 }
 
-/** A request is told to come again before who asks gives up by itself (http-get.ts). */
+/** A turn and a read together end before who asks gives up by itself (http-get.ts). */
 export const PATIENCE: TransferPatience = {
-  turn: 10_000,
-  read: 15_000,
+  turn: 6_000,
+  read: 8_000,
   least: 30_000,
   bytesPerSecond: 128 << 10,
 };
