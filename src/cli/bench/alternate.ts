@@ -8,7 +8,7 @@ export interface Samples {
   readonly values: readonly number[];
 }
 
-/** What a bench has at the top of its JSON: `ratio` is `measured` over `limit`, both medians, in `unit`. */
+/** What a bench has at the top of its JSON: `ratio` is `measured` over `limit`, of the round with the median ratio, in `unit`. */
 export interface Measurement {
   readonly measured: number;
   readonly limit: number;
@@ -59,11 +59,18 @@ function quantile(values: readonly number[], q: number): number {
 /** Samples with every value multiplied. */
 export const scaled = (s: Samples, by: number): Samples => samples(s.values.map(value => value * by));
 
+/**
+ * Both of as many rounds. A machine that others use is at times twice as fast as at others: a measurement and a limit of one round are
+ * neighbours, medians of all rounds may be of different times.
+ */
 export function measurement(measured: Samples, limit: Samples, unit: string): Measurement {
+  const rounds = measured.values.map((value, round) => ({ value, most: limit.values[round]! }));
+  rounds.sort((a, b) => a.value / a.most - b.value / b.most);
+  const { value, most } = rounds[(rounds.length - 1) >> 1]!;
   return {
-    measured: measured.median,
-    limit: limit.median,
-    ratio: measured.median / limit.median,
+    measured: value,
+    limit: most,
+    ratio: value / most,
     unit,
     spread: { measured: measured.quartiles, limit: limit.quartiles },
   };
