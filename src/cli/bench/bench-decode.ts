@@ -38,14 +38,15 @@ export async function benchDecode(pack: PackFolder, options: PassBenchOptions): 
       decode: () => decodeSeconds(engine, TOKENS, salt++),
     });
     await engine.close();
+    const speed = measurement(perSecond(decode), scaled(read, 1 / model.weightBytes), 'tokens/s');
     return {
-      ...measurement(perSecond(decode), scaled(read, 1 / model.weightBytes), 'tokens/s'),
+      ...speed,
       model: pack.manifest.name,
       kernel: lane.kernel,
       threads,
       runs,
       weightBytesPerToken: model.weightBytes,
-      readRate: read.median,
+      readRate: speed.limit * model.weightBytes,
       saturated: lane.device.saturated,
     };
   } finally {

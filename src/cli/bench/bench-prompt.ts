@@ -34,14 +34,15 @@ export async function benchPrompt(
       prompt: () => promptSeconds(lane, model.pages, tokens, salt++),
     });
     const multiplyAdds = tokens * model.layerMultiplyAdds + model.headMultiplyAdds;
+    const speed = measurement(perSecond(prompt, multiplyAdds), peak, 'multiply-adds/s');
     return {
-      ...measurement(perSecond(prompt, multiplyAdds), peak, 'multiply-adds/s'),
+      ...speed,
       model: pack.manifest.name,
       kernel: lane.kernel,
       threads,
       runs,
       tokens,
-      tokensPerSecond: tokens / prompt.median,
+      tokensPerSecond: (speed.measured * tokens) / multiplyAdds,
       saturated: lane.device.saturated,
     };
   } finally {
