@@ -4,8 +4,8 @@ import { receivedBytes } from './small-heap.ts';
 import { TIMERS } from './timers.ts';
 import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
-/** A device that sends nothing for this long is given up. */
-const IDLE_MILLISECONDS = 15_000;
+/** A device that sends nothing for this long beyond a turn and a read is given up. */
+const IDLE_MILLISECONDS = 1000;
 /** How often a device is asked that sends to too many others: each time the request waits for its turn there. */
 const MOST_ASKS = 20;
 
@@ -15,11 +15,12 @@ const MOST_ASKS = 20;
  */
 export function httpGetter(host: string, port: number, patience: TransferPatience) {
   const received = receivedBytes();
+  const timeout = patience.turn + patience.read + IDLE_MILLISECONDS;
   const ask = (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> =>
     new Promise((resolve, reject) => {
       const from = `GET ${path} from ${host}:${port}`;
       const lost = (reason: string) => new PotluckError('DEVICE_LOST', `${from}: ${reason}`);
-      const call = get({ host, port, path, signal, timeout: IDLE_MILLISECONDS, agent: false });
+      const call = get({ host, port, path, signal, timeout, agent: false });
       call.on('response', (response: IncomingMessage) => {
         const bytes = Number(response.headers['content-length'] ?? Number.NaN);
         if (response.statusCode === 200 && bytes >= 0) {
@@ -33,7 +34,7 @@ export function httpGetter(host: string, port: number, patience: TransferPatienc
           lost(response.statusCode === 200 ? 'it does not say how long' : `status ${response.statusCode}`),
         );
       });
-      call.on('timeout', () => call.destroy(new Error(`nothing came for ${IDLE_MILLISECONDS} ms`)));
+      call.on('timeout', () => call.destroy(new Error(`nothing came for ${timeout} ms`)));
       call.on('error', error => reject(lost(error.message)));
     });
   return async (path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>> => {

@@ -12,7 +12,7 @@ export interface TransferPatience {
   readonly bytesPerSecond: number;
 }
 
-/** A turn and a read together end before who asks gives up by itself (http-get.ts). */
+/** Who asks gives up by itself a second after a turn and a read should have ended (http-get.ts). */
 export const PATIENCE: TransferPatience = {
   turn: 6_000,
   read: 8_000,

@@ -111,6 +111,19 @@ test('many that ask at once all get their turn', async () => {
   expect(await Promise.all(all)).toEqual(all.map(() => 4096));
 });
 
+test('a device that never answers is given up', async () => {
+  const server = createServer(() => undefined);
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  open.push(() => server.close());
+  open.push(() => server.closeAllConnections());
+  const { port } = server.address() as AddressInfo;
+  const get = httpGetter('127.0.0.1', port, { ...PATIENCE, turn: 20, read: 30 });
+  await expect(get(path('a'), new AbortController().signal)).rejects.toMatchObject({
+    code: 'DEVICE_LOST',
+    message: expect.stringContaining('nothing came for 1050 ms'),
+  });
+});
+
 test('a device that gives a byte now and then is given up', async () => {
   const server: Server = createServer((_, response) => {
     response.writeHead(200, { 'content-length': '100000' });

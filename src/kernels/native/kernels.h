@@ -33,7 +33,7 @@ constexpr int kKeyBlock = 16;
 // Positions that are weighed together; heads whose scores are in memory at a time.
 constexpr int kStretchPages = 4, kStretch = kStretchPages * kPage;
 constexpr int kHeadsAtOnce = 4;
-// Floats of what a head has so far.
+// Floats beside `out` of what a head has so far: the sums of its weights in 16 lanes, then its largest score; the rest is unused.
 constexpr int kRunning = 32;
 
 // Keys and values of one k, v head in 4 bits (1 plane of nibbles) or 8 (2 planes: the high nibbles, then the low ones), as a
