@@ -52,7 +52,7 @@ export interface ChatTemplateOptions {
   /** Tokens by the names that templates use: bos_token, eos_token ... */
   readonly variables: Readonly<Record<string, string>>;
   /** May wait until there is room for one. */
-  createWorker(): TemplateWorker | Promise<TemplateWorker>;
+  createWorker(): Promise<TemplateWorker>;
   readonly timers: TemplateTimers;
   /** Milliseconds since 1970. */
   now(): number;
@@ -116,7 +116,7 @@ interface Job {
 class RenderQueue {
   readonly #limits: TemplateLimits;
   readonly #timers: TemplateTimers;
-  readonly #createWorker: () => TemplateWorker | Promise<TemplateWorker>;
+  readonly #createWorker: () => Promise<TemplateWorker>;
   readonly #waiting: Job[] = [];
   #worker: TemplateWorker | null = null;
   /** A worker is being created. */
@@ -167,7 +167,7 @@ class RenderQueue {
       if (this.#worker !== null) this.#deadline(this.#limits.idleMs, () => this.#endWorker());
       return;
     }
-    if (this.#worker === null && !this.#creating) this.#startWorker();
+    if (this.#worker === null && !this.#creating) void this.#startWorker();
     if (!this.#ready) return;
     const job = this.#waiting.shift()!;
     this.#current = job;
@@ -175,22 +175,14 @@ class RenderQueue {
     this.#worker?.postMessage(job.request);
   }
 
-  #startWorker(): void {
-    const notCreated = (error: unknown): void => {
+  async #startWorker(): Promise<void> {
+    this.#creating = true;
+    try {
+      this.#adopt(await this.#createWorker());
+    } catch (error) {
       this.#creating = false;
       const said = error instanceof Error ? error.message : String(error);
       this.#failFirst(error instanceof PotluckError ? error : failed(`could not be run: ${said}`));
-    };
-    try {
-      const created = this.#createWorker();
-      if (created instanceof Promise) {
-        this.#creating = true;
-        created.then(worker => this.#adopt(worker), notCreated);
-      } else {
-        this.#adopt(created);
-      }
-    } catch (error) {
-      notCreated(error);
     }
   }
 

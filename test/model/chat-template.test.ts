@@ -62,13 +62,16 @@ class FakeWorker implements TemplateWorker {
 const LIMITS = { renderMs: 20, startMs: 30, idleMs: 40, queue: 2 } satisfies Partial<TemplateLimits>;
 const messages = [{ role: 'user', content: 'hi' }] as const;
 
+/** Until a worker that was asked for is there. */
+const created = () => new Promise<void>(resolve => setImmediate(resolve));
+
 function fakes() {
   const timers = new ManualTimers();
   const workers: FakeWorker[] = [];
   const template = createChatTemplate({
     source: 'x',
     variables: { bos_token: 'b' },
-    createWorker: () => {
+    createWorker: async () => {
       const worker = new FakeWorker();
       workers.push(worker);
       return worker;
@@ -85,6 +88,7 @@ test('starts the worker at the first chat, serves one at a time, ends it when id
   expect(workers).toHaveLength(0);
   const first = template.render({ messages, variables: { thinking: true, bos_token: 'mine' } });
   const second = template.render({ messages, variables: {} });
+  await created();
   expect(workers[0]!.requests).toHaveLength(0);
   workers[0]!.emit('message', { type: 'ready' });
   expect(workers[0]!.requests).toEqual([
@@ -98,6 +102,7 @@ test('starts the worker at the first chat, serves one at a time, ends it when id
   expect(workers[0]!.terminated).toBe(true);
   expect(timers.waiting.size).toBe(0);
   const third = template.render({ messages, variables: {} });
+  await created();
   workers[1]!.emit('message', { type: 'ready' });
   workers[1]!.emit('message', { type: 'failed', message: 'no such role' });
   await expect(third).rejects.toMatchObject({
@@ -113,12 +118,14 @@ test.each([
 ])('a worker that is %s fails its own chat only', async (_, breakIt) => {
   const { timers, workers, template } = fakes();
   const first = template.render({ messages, variables: {} });
+  await created();
   workers[0]!.emit('message', { type: 'ready' });
   const second = template.render({ messages, variables: {} });
   breakIt(workers[0]!, timers);
   await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
   expect(workers[0]!.terminated).toBe(true);
   workers[0]!.emit('message', { type: 'text', text: 'late' });
+  await created();
   workers[1]!.emit('message', { type: 'ready' });
   workers[0]!.emit('message', { type: 'text', text: 'late too' });
   workers[1]!.emit('message', { type: 'text', text: 'two' });
@@ -128,9 +135,11 @@ test.each([
 test('a worker that does not start fails the chat; a full queue is BUSY; close rejects what waits', async () => {
   const { timers, workers, template } = fakes();
   const first = template.render({ messages, variables: {} });
+  await created();
   timers.fire(LIMITS.startMs);
   await expect(first).rejects.toMatchObject({ code: 'TEMPLATE_FAILED' });
   const second = template.render({ messages, variables: {} });
+  await created();
   workers[1]!.emit('message', { type: 'ready' });
   const waiting = [
     template.render({ messages, variables: {} }),
@@ -150,13 +159,14 @@ test('a worker that does not start fails the chat; a full queue is BUSY; close r
 test('chats with tools have a template of their own, where the model brings one', async () => {
   const worker = new FakeWorker();
   const timers = new ManualTimers();
-  const options = { variables: {}, createWorker: () => worker, timers, now: () => 0 };
+  const options = { variables: {}, createWorker: async () => worker, timers, now: () => 0 };
   const template = createChatTemplate({ ...options, source: 'plain', toolSource: 'tools' });
   const rendered = [
     template.render({ messages, variables: {} }),
     template.render({ messages, tools: [], variables: {} }),
     template.render({ messages, tools: [{ type: 'function' }], variables: {} }),
   ];
+  await created();
   worker.emit('message', { type: 'ready' });
   for (const _ of rendered) worker.emit('message', { type: 'text', text: 'x' });
   await Promise.all(rendered);
@@ -238,7 +248,7 @@ test('a real thread: an endless template is ended after its time, and the next c
   real = createChatTemplate({
     source: '',
     variables: {},
-    createWorker: () => {
+    createWorker: async () => {
       const worker = new Worker(
         new URL(
           `data:text/javascript,${encodeURIComponent(ENTRY.replaceAll('@huggingface/jinja', import.meta.resolve('@huggingface/jinja')))}`,
