@@ -15,7 +15,7 @@ struct Lanes {
     __m256i a, b;
   };
   using M = F;  // lanes of all ones or all zeros
-  static constexpr int kRegisters = 8;
+  static constexpr int kRegisters = 8, kSums = 2;
 
   static __m256i mask(int n, int from) {
     const __m256i lanes = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(from));

@@ -8,24 +8,21 @@
 namespace potluck {
 namespace {
 
-constexpr int kW4Tokens = 4;
+constexpr int kW4Tokens = 4, kStreams = 2;
 
-// A 16-bit lane takes 16 products of at most 15 * 127: 30480.
+// A pair of 16-bit lanes takes 32 products of a row. The first begins with -8 * sum(q), so it ends with at least
+// -8 * 127 * 32 = -32512 and at most 15 * 127 * 16 = 30480; on the way it may wrap around.
 template <int T, class Use>
 inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
-  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i ones = _mm256_set1_epi16(1), first = _mm256_set1_epi32(0xffff);
   __m256i sums[2][T];
 #pragma GCC unroll 4
-  for (int t = 0; t < T; t++) sums[0][t] = sums[1][t] = _mm256_setzero_si256();
+  for (int t = 0; t < T; t++) sums[0][t] = sums[1][t] = _mm256_and_si256(broadcast4(bias + size_t(t) * stride), first);
   add_products<T>(nibbles, q, stride, sums, [](__m256i sum, __m256i w, __m256i inputs) __attribute__((always_inline)) {
     return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, inputs));
   });
 #pragma GCC unroll 4
-  for (int t = 0; t < T; t++) {
-    const __m256i from = broadcast4(bias + size_t(t) * stride);
-    use(t, I{_mm256_add_epi32(_mm256_madd_epi16(sums[0][t], ones), from),
-             _mm256_add_epi32(_mm256_madd_epi16(sums[1][t], ones), from)});
-  }
+  for (int t = 0; t < T; t++) use(t, I{_mm256_madd_epi16(sums[0][t], ones), _mm256_madd_epi16(sums[1][t], ones)});
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ struct Lanes {
   using F = __m512;
   using I = __m512i;
   using M = __mmask16;
-  static constexpr int kRegisters = 32;
+  static constexpr int kRegisters = 32, kSums = 16;
 
   static M first(int n) { return M((1u << n) - 1); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
@@ -108,7 +108,7 @@ inline __m512i broadcast4(const uint8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
-constexpr int kW4Tokens = 8;
+constexpr int kW4Tokens = 8, kStreams = 1;
 
 // From -8 * sum(q), in two chains: products add exactly.
 template <int T, class Use>

@@ -10,7 +10,7 @@
 namespace potluck {
 namespace {
 
-constexpr int kW4Tokens = 4;
+constexpr int kW4Tokens = 4, kStreams = 2;
 
 // From -8 * sum(q).
 template <int T, class Use>

@@ -8,7 +8,7 @@
 namespace potluck {
 namespace {
 
-constexpr int kW4Tokens = 4;
+constexpr int kW4Tokens = 4, kStreams = 1;
 
 // 4 rows at a time. A 16-bit lane takes 16 products of at most 15 * 127: 30480.
 template <int T, class Use>

@@ -8,7 +8,7 @@
 namespace potluck {
 namespace {
 
-constexpr int kW4Tokens = 4;
+constexpr int kW4Tokens = 4, kStreams = 1;
 
 template <int T, class Use>
 inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {

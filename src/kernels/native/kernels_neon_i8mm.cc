@@ -9,7 +9,7 @@
 namespace potluck {
 namespace {
 
-constexpr int kW4Tokens = 4;
+constexpr int kW4Tokens = 4, kStreams = 1;
 
 // The rows of each token pair lie side by side in 8 inputs; an odd last token is its own pair.
 template <int T, class Use>

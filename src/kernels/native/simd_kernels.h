@@ -1,7 +1,7 @@
 // Kernels over 16 float lanes, the same for every instruction set; w4_matmul alone is written by each file itself. The
 // including file defines, in an anonymous namespace of potluck, `struct Lanes` with
 //   F, I, M            16 floats, 16 int32, 16 truths
-//   kRegisters         how many F fit the register file
+//   kRegisters, kSums  how many F fit the register file, and how many of them beside the products of a w4 group
 //   load, load_n, store, store_n, set1, add, sub, mul, div, fma, max (a > b ? a : b), min (a < b ? a : b), rint
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
 //   lt, le, eq, both, select, count (how many are true), first (lanes 0 .. n - 1)

@@ -3,7 +3,7 @@
 // which calls use(t, I) for t = 0 .. T - 1 with the exact sums of a group: lane r is the row's 32 products (nibble - 8) * q.
 // nibbles: 256 bytes as in tile_shape.h; q: int8 [32] and bias: int32 of token 0, those of token t `stride` bytes on.
 #pragma once
-#include "simd_kernels.h"
+#include "simd_sums.h"
 
 namespace potluck {
 namespace {
@@ -14,15 +14,16 @@ namespace {
 constexpr size_t kGroupBytes = 288;
 // Groups that are asked of memory before their turn. With more than one token a processor's own prefetching falls behind: 8
 // tokens took 1.4 times as long without this, and 1.05 times as long without the second level cache on the way; with one
-// token that costs a quarter. Under 4 tokens: kGroupsAhead, else kGroupsSoon into the first cache and kGroupsLater into the second.
+// token that costs a quarter. Under 4 tokens: kGroupsAhead, else kGroupsLater into the second level cache, and where there are
+// many registers kGroupsSoon into the first, too; with few, a group takes so long that asking twice is only more to do.
 constexpr size_t kGroupsAhead = 16, kGroupsSoon = 8, kGroupsLater = 48;
 
 template <int T>
 inline void prefetch_group(const uint8_t* group) {
-  constexpr bool kTwice = T >= 4;
+  constexpr bool kMany = T >= 4, kFast = Lanes::kRegisters >= 32;
   for (size_t line = 0; line < kGroupBytes; line += 64) {
-    __builtin_prefetch(group + (kTwice ? kGroupsSoon : kGroupsAhead) * kGroupBytes + line, 0, 3);
-    if (kTwice) __builtin_prefetch(group + kGroupsLater * kGroupBytes + line, 0, 2);
+    if (!kMany || kFast) __builtin_prefetch(group + (kMany ? kGroupsSoon : kGroupsAhead) * kGroupBytes + line, 0, 3);
+    if (kMany) __builtin_prefetch(group + kGroupsLater * kGroupBytes + line, 0, 2);
   }
 }
 
@@ -32,74 +33,99 @@ inline F scale_at(const uint8_t* at) {
   return Lanes::set1(scale);
 }
 
-// Adds the products of `count` groups with activations of 4 bits to acc: [T].
-template <int T>
-inline void a4_groups(const uint8_t* group, size_t count, const uint8_t* q, const uint8_t* scale, const uint8_t* bias,
-                      size_t stride, F* acc) {
+// B row blocks, `apart` bytes from one to the next, times T tokens; the sum of block b and token t is b * T + t.
+template <int B, int T>
+struct Blocks {
+  size_t apart, stride;  // stride: bytes from one token's row to the next one's
+
+  // Adds the products of `count` groups with activations of 4 bits to acc.
+  void a4_groups(const uint8_t* group, size_t count, const uint8_t* q, const uint8_t* scale, const uint8_t* bias,
+                 Sums<B * T>& acc) const {
 #pragma GCC unroll 1
-  for (size_t g = 0; g < count; g++, group += kGroupBytes, q += 32, scale += 4, bias += 4) {
-    prefetch_group<T>(group);
-    const F weight_scales = Lanes::load_half(group + 256);
-    w4_group<T>(group, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) {
-      acc[t] = Lanes::fma(Lanes::to_float(sum), Lanes::mul(weight_scales, scale_at(scale + size_t(t) * stride)), acc[t]);
-    });
+    for (size_t g = 0; g < count; g++, group += kGroupBytes, q += 32, scale += 4, bias += 4) {
+#pragma GCC unroll 4
+      for (int b = 0; b < B; b++) {
+        const uint8_t* at = group + size_t(b) * apart;
+        prefetch_group<T>(at);
+        const F weight_scales = Lanes::load_half(at + 256);
+        w4_group<T>(at, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) {
+          acc.add(b * T + t, Lanes::to_float(sum), Lanes::mul(weight_scales, scale_at(scale + size_t(t) * stride)));
+        });
+      }
+    }
   }
-}
 
-// The same for 8 bits, where all groups have one scale: it comes last.
-template <int T>
-inline void a8_groups(const uint8_t* group, size_t count, const uint8_t* q, const uint8_t* scale, const uint8_t* bias,
-                      size_t stride, F* acc) {
-  F block[T];
-#pragma GCC unroll 8
-  for (int t = 0; t < T; t++) block[t] = Lanes::set1(0.0f);
+  // The same for 8 bits, where all groups have one scale: it comes last.
+  void a8_groups(const uint8_t* group, size_t count, const uint8_t* q, const uint8_t* scale, const uint8_t* bias,
+                 Sums<B * T>& acc) const {
+    Sums<B * T> block;
 #pragma GCC unroll 1
-  for (size_t g = 0; g < count; g++, group += kGroupBytes, q += 32, bias += 4) {
-    prefetch_group<T>(group);
-    const F weight_scales = Lanes::load_half(group + 256);
-    w4_group<T>(group, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) {
-      block[t] = Lanes::fma(Lanes::to_float(sum), weight_scales, block[t]);
-    });
-  }
+    for (size_t g = 0; g < count; g++, group += kGroupBytes, q += 32, bias += 4) {
+#pragma GCC unroll 4
+      for (int b = 0; b < B; b++) {
+        const uint8_t* at = group + size_t(b) * apart;
+        prefetch_group<T>(at);
+        const F weight_scales = Lanes::load_half(at + 256);
+        w4_group<T>(at, q, bias, stride, [&](int t, I sum) __attribute__((always_inline)) {
+          block.add(b * T + t, Lanes::to_float(sum), weight_scales);
+        });
+      }
+    }
+#pragma GCC unroll 4
+    for (int b = 0; b < B; b++)
 #pragma GCC unroll 8
-  for (int t = 0; t < T; t++) acc[t] = Lanes::fma(block[t], scale_at(scale + size_t(t) * stride), acc[t]);
+      for (int t = 0; t < T; t++) acc.add(b * T + t, block.of(b * T + t), scale_at(scale + size_t(t) * stride));
+  }
+
+  void multiply(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out, size_t out_apart,
+                size_t out_stride) const {
+    const uint8_t* q = x.base + token * stride;
+    const uint8_t* scale = q + x.columns;
+    const uint8_t* bias = scale + groups * 4;
+    Sums<B * T> acc;
+    for (const float* a4 = x.a4; groups > 0; a4++) {
+      const size_t count = groups < kBlockGroups ? groups : kBlockGroups;
+      if (*a4 != 0)
+        a4_groups(panel, count, q, scale, bias, acc);
+      else
+        a8_groups(panel, count, q, scale, bias, acc);
+      groups -= count;
+      panel += count * kGroupBytes;
+      q += count * 32;
+      scale += count * 4;
+      bias += count * 4;
+    }
+#pragma GCC unroll 4
+    for (int b = 0; b < B; b++)
+#pragma GCC unroll 8
+      for (int t = 0; t < T; t++) Lanes::store(out + size_t(b) * out_apart + (token + size_t(t)) * out_stride, acc.of(b * T + t));
+  }
+};
+
+// All tokens from `token` on, at most T at a time.
+template <int B, int T>
+inline void all_tokens(const uint8_t* panel, size_t apart, const QuantizedRows& x, int token, int tokens, float* out,
+                       size_t out_apart, size_t out_stride) {
+  const size_t groups = x.columns / 32;
+  for (; token + T <= tokens; token += T)
+    Blocks<B, T>{apart, x.stride}.multiply(panel, groups, x, size_t(token), out, out_apart, out_stride);
+  if constexpr (T > 1) all_tokens<B, T / 2>(panel, apart, x, token, tokens, out, out_apart, out_stride);
 }
 
-// One row block times T tokens.
-template <int T>
-inline void w4_block(const uint8_t* panel, size_t groups, const QuantizedRows& x, size_t token, float* out,
-                     size_t out_stride) {
-  const uint8_t* q = x.base + token * x.stride;
-  const uint8_t* scale = q + x.columns;
-  const uint8_t* bias = scale + groups * 4;
-  F acc[T];
-#pragma GCC unroll 8
-  for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
-  for (const float* a4 = x.a4; groups > 0; a4++) {
-    const size_t count = groups < kBlockGroups ? groups : kBlockGroups;
-    if (*a4 != 0)
-      a4_groups<T>(panel, count, q, scale, bias, x.stride, acc);
-    else
-      a8_groups<T>(panel, count, q, scale, bias, x.stride, acc);
-    groups -= count;
-    panel += count * kGroupBytes;
-    q += count * 32;
-    scale += count * 4;
-    bias += count * 4;
-  }
-#pragma GCC unroll 8
-  for (int t = 0; t < T; t++) Lanes::store(out + (token + size_t(t)) * out_stride, acc[t]);
-}
-
+// Few tokens read kStreams parts of the row blocks at once: a processor that follows several streams asks memory for more.
 void w4_matmul(const uint8_t* panel, int blocks, const QuantizedRows* x, int tokens, float* out, size_t out_stride) {
-  const size_t groups = x->columns / 32;
-  for (int b = 0; b < blocks; b++, panel += groups * kGroupBytes, out += 16) {
-    int t = 0;
-    for (; t + kW4Tokens <= tokens; t += kW4Tokens) w4_block<kW4Tokens>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; kW4Tokens > 4 && t + 4 <= tokens; t += 4) w4_block<4>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t + 2 <= tokens; t += 2) w4_block<2>(panel, groups, *x, size_t(t), out, out_stride);
-    for (; t < tokens; t++) w4_block<1>(panel, groups, *x, size_t(t), out, out_stride);
+  const size_t block_bytes = x->columns / 32 * kGroupBytes;
+  if (kStreams > 1 && tokens <= 2) {
+    const int part = blocks / kStreams;
+    for (int b = 0; b < part; b++)
+      all_tokens<kStreams, 2>(panel + size_t(b) * block_bytes, size_t(part) * block_bytes, *x, 0, tokens, out + b * 16,
+                              size_t(part) * 16, out_stride);
+    panel += size_t(part * kStreams) * block_bytes;
+    out += part * kStreams * 16;
+    blocks -= part * kStreams;
   }
+  for (int b = 0; b < blocks; b++, panel += block_bytes, out += 16)
+    all_tokens<1, kW4Tokens>(panel, 0, *x, 0, tokens, out, 0, out_stride);
 }
 
 // --- bf16 ---

@@ -1,6 +1,7 @@
 // Keys and values as nibbles: how they are stored, and attention over them by w4_group (simd_matmul.h).
 #pragma once
 #include "simd_attention.h"
+#include "simd_sums.h"
 
 namespace potluck {
 namespace {
@@ -169,7 +170,7 @@ __attribute__((always_inline)) inline void ask_ahead(const AttentionArgs& a, int
 // Weighted scores of T heads, [T, kStretch], become as many quantized rows of kStretch columns, each where the scores of its
 // head were; a scale for each page. Lanes of all heads and pages are reduced and divided together.
 template <int T>
-inline void quantize_stretch(float* scores) {
+__attribute__((noinline)) void quantize_stretch(float* scores) {
   static_assert(T * kStretchPages <= 16 && kPage == 32, "lanes");
   float most[16] = {}, scales[16], by[16];
   for (int t = 0; t < T; t++) {
@@ -233,38 +234,40 @@ struct Nibbles {
     const size_t stride = query_bytes(a), groups = kv(a).groups();
     const uint8_t* scales = q + columns(a);
     const uint8_t* biases = scales + groups * 4;
-    F acc[T];
-    for (int t = 0; t < T; t++) acc[t] = Lanes::set1(0.0f);
+    Sums<T> acc;
     for (size_t g = 0; g < groups; g++, block += P * 256 + 32) {
       const F key_scales = Lanes::load_half(block + P * 256);
       plane_group<P, T>(block, q + g * 32, biases + g * 4, stride, [&](int t, I sum) __attribute__((always_inline)) {
-        acc[t] = Lanes::fma(Lanes::to_float(sum), key_scales, acc[t]);
+        acc.add(t, Lanes::to_float(sum), key_scales);
       });
     }
     const Lookout look(a, start);
     for (int t = 0; t < T; t++) {
       float scale;
       __builtin_memcpy(&scale, scales + size_t(t) * stride, 4);
-      const F score = capped(Lanes::mul(acc[t], Lanes::set1(scale)), a.soft_cap);
+      const F score = capped(Lanes::mul(acc.of(t), Lanes::set1(scale)), a.soft_cap);
       Lanes::store(scores + size_t(t) * kStretch, score);
       top[t] = Lanes::max(look.keep(score, top[t]), top[t]);
     }
   }
 
+  // This and what follows are compiled by themselves: together they leave a compiler too few registers.
   template <int T>
-  static void score(const AttentionArgs& a, int head, const Stretch& stretch, F* top) {
+  static __attribute__((noinline)) void score(const AttentionArgs& a, int head, const Stretch& stretch, F* top) {
     const uint8_t* q = a.queries + size_t(head) * query_bytes(a);
     for (int page = stretch.first; page < stretch.past; page++) {
-      ask_ahead(a, head, page, 0, kv(a).values_at());
-      for (int b = 0; b < 2; b++)
-        score_block<T>(a, page_at(a, page) + size_t(b) * kv(a).key_block_bytes(), q, page * kPage + b * 16,
+      for (int b = 0; b < 2; b++) {
+        const size_t at = size_t(b) * kv(a).key_block_bytes();
+        ask_ahead(a, head, page, at, at + kv(a).key_block_bytes());
+        score_block<T>(a, page_at(a, page) + at, q, page * kPage + b * 16,
                        a.scores + (page - stretch.page) * kPage + b * 16, top);
+      }
     }
   }
 
   // Scores become weights of the pages' values: a quantized row of kStretch columns where the scores of a head were.
   template <int T>
-  static void weigh(const AttentionArgs& a, int head, const Stretch& stretch) {
+  static __attribute__((noinline)) void weigh(const AttentionArgs& a, int head, const Stretch& stretch) {
     F sum[T], most[T];
     for (int t = 0; t < T; t++) {
       sum[t] = Lanes::load(sums_of(a, head + t));
@@ -292,26 +295,29 @@ struct Nibbles {
 
   // Values of D vectors of channels, from vector `d`, of T heads.
   template <int T, int D>
-  static void mix_vectors(const AttentionArgs& a, int head, size_t d, const Stretch& stretch) {
+  static __attribute__((noinline)) void mix_vectors(const AttentionArgs& a, int head, size_t d, const Stretch& stretch) {
     const uint8_t* weights = reinterpret_cast<const uint8_t*>(a.scores) + (stretch.first - stretch.page) * kPage;
     const uint8_t* scales = reinterpret_cast<const uint8_t*>(a.scores) + kStretch + (stretch.first - stretch.page) * 4;
-    F acc[D][T];
+    Sums<D * T> acc;
     const auto channels = [&](int e) { return least(16, a.head_dim - (int(d) + e) * 16); };
     const auto place = [&](int e, int t) { return a.out + size_t(head + t) * size_t(a.head_dim) + (d + size_t(e)) * 16; };
     for (int e = 0; e < D; e++)
-      for (int t = 0; t < T; t++) acc[e][t] = Lanes::load_n(place(e, t), channels(e));
+      for (int t = 0; t < T; t++) acc.set(e * T + t, Lanes::load_n(place(e, t), channels(e)));
     for (int page = stretch.first; page < stretch.past; page++, weights += kPage, scales += 4) {
-      if (d == 0) ask_ahead(a, head, page, kv(a).values_at(), kv(a).bytes());
-      const uint8_t* planes = page_at(a, page) + kv(a).values_at() + d * P * 256;
-      for (int e = 0; e < D; e++, planes += P * 256)
-        plane_group<P, T>(planes, weights, scales + kStretchPages * 4, kStretch * 4, [&](int t, I sum) __attribute__((always_inline)) {
+      const uint8_t* of_page = page_at(a, page);
+      size_t at = kv(a).values_at() + d * P * 256;
+      if (d == 0) ask_ahead(a, head, page, kv(a).value_scales_at(), kv(a).bytes());
+      for (int e = 0; e < D; e++, at += P * 256) {
+        ask_ahead(a, head, page, at, at + P * 256);
+        plane_group<P, T>(of_page + at, weights, scales + kStretchPages * 4, kStretch * 4, [&](int t, I sum) __attribute__((always_inline)) {
           float scale;
           __builtin_memcpy(&scale, scales + t * kStretch * 4, 4);
-          acc[e][t] = Lanes::fma(Lanes::to_float(sum), Lanes::set1(scale), acc[e][t]);
+          acc.add(e * T + t, Lanes::to_float(sum), Lanes::set1(scale));
         });
+      }
     }
     for (int e = 0; e < D; e++)
-      for (int t = 0; t < T; t++) Lanes::store_n(place(e, t), acc[e][t], channels(e));
+      for (int t = 0; t < T; t++) Lanes::store_n(place(e, t), acc.of(e * T + t), channels(e));
   }
 
   template <int T>
