@@ -28,6 +28,8 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
         lower = vmlal_high_s8(lower, rows.high[c], b);
       }
       sums[r][t] = vpadalq_s16(broadcast4(bias + size_t(t) * stride), vpaddq_s16(upper, lower));
+      // What it is at this point: a compiler that begins more rows before these are done runs out of registers.
+      __asm__ volatile("" : "+w"(sums[r][t]));
     }
   }
   for (int t = 0; t < T; t++) use(t, I{sums[0][t], sums[1][t], sums[2][t], sums[3][t]});

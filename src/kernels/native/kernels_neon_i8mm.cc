@@ -35,6 +35,8 @@ inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bi
       }
       sums[r][2 * p] = vaddq_s32(vuzp1q_s32(a, b), broadcast4(bias + one));
       sums[r][2 * p + 1] = vaddq_s32(vuzp2q_s32(a, b), broadcast4(bias + other));
+      // What it is at this point: a compiler that begins more rows before these are done runs out of registers.
+      __asm__ volatile("" : "+w"(sums[r][2 * p]), "+w"(sums[r][2 * p + 1]));
     }
   }
   for (int t = 0; t < T; t++) use(t, I{sums[0][t], sums[1][t], sums[2][t], sums[3][t]});

@@ -24,6 +24,8 @@ inline void w4_group_dot(const uint8_t* nibbles, const uint8_t* q, const uint8_t
       even = vdotq_laneq_s32(even, rows.low[3], second, 2);
       odd = vdotq_laneq_s32(odd, rows.high[3], second, 3);
       sums[r][t] = vaddq_s32(even, odd);
+      // What it is at this point: a compiler that begins more rows before these are done runs out of registers.
+      __asm__ volatile("" : "+w"(sums[r][t]));
     }
   }
   for (int t = 0; t < T; t++) use(t, Lanes::I{sums[0][t], sums[1][t], sums[2][t], sums[3][t]});

@@ -22,7 +22,7 @@ struct Lanes {
   struct M {
     uint32x4_t a, b, c, d;  // lanes of all ones or all zeros
   };
-  static constexpr int kRegisters = 8, kSums = 2;
+  static constexpr int kRegisters = 8, kSums = 4;
 
   static M first(int n) {
     const int32_t counted[4] = {0, 1, 2, 3};
