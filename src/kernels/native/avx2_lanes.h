@@ -73,6 +73,7 @@ struct Lanes {
   static int count(M m) {
     return __builtin_popcount(unsigned(_mm256_movemask_ps(m.a))) + __builtin_popcount(unsigned(_mm256_movemask_ps(m.b)));
   }
+  static bool all(M m) { return _mm256_movemask_ps(_mm256_and_ps(m.a, m.b)) == 0xff; }
   static I bits(F x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
   static F floats(I x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
   static I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }

@@ -58,6 +58,7 @@ struct Lanes {
   static M both(M a, M b) { return a & b; }
   static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
   static int count(M m) { return __builtin_popcount(m); }
+  static bool all(M m) { return m == 0xffff; }
   static I bits(F a) { return _mm512_castps_si512(a); }
   static F floats(I a) { return _mm512_castsi512_ps(a); }
   static I to_int(F a) { return _mm512_cvtps_epi32(a); }

@@ -88,6 +88,7 @@ struct Lanes {
     const uint32x4_t all = vaddq_u32(vaddq_u32(m.a, m.b), vaddq_u32(m.c, m.d));  // -1 for each that is true
     return -int(vaddvq_u32(all));
   }
+  static bool all(M m) { return count(m) == 16; }
   static I bits(F x) { return POTLUCK_EACH(vreinterpretq_s32_f32, x); }
   static F floats(I x) { return POTLUCK_EACH(vreinterpretq_f32_s32, x); }
   static I to_int(F x) { return POTLUCK_EACH(vcvtnq_s32_f32, x); }

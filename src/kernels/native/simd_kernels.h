@@ -4,7 +4,7 @@
 //   kRegisters, kSums  how many F fit the register file, and how many of them beside the products of a w4 group
 //   load, load_n, store, store_n, set1, add, sub, mul, div, fma, max (a > b ? a : b), min (a < b ? a : b), rint
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
-//   lt, le, eq, both, select, count (how many are true), first (lanes 0 .. n - 1)
+//   lt, le, eq, both, select, count (how many are true), all (are), first (lanes 0 .. n - 1)
 //   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int, load_int_n, store_int, store_int_n, add_int, and_int,
 //   sub_int, max_int, shift_left_4, set1_int, reduce_max_int, reduce_add_int, store_int8,
 //   times_power (x * 2^n for whole n),
@@ -191,8 +191,9 @@ void rope(float* x, const float* c, const float* s, int half, float scale) {
 // v: what add_fixed adds for some lanes, `outside` of which are clamped.
 inline I to_fixed(F v, F limit, int* outside) {
   const M inside = Lanes::le(Lanes::floats(magnitudes(v)), limit);
+  *outside = 0;
+  if (Lanes::all(inside)) return Lanes::to_int(v);
   *outside = 16 - Lanes::count(inside);
-  if (*outside == 0) return Lanes::to_int(v);
   const F zero = Lanes::set1(0.0f), low = Lanes::sub(zero, limit);
   const F clamped = Lanes::select(Lanes::lt(zero, v), limit, Lanes::select(Lanes::lt(v, zero), low, zero));
   return Lanes::to_int(Lanes::select(inside, v, clamped));
