@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildChecks, type Processor, runProgram } from './kernel-checks.ts';
+import { buildChecks, type Ended, type Processor, runProgram } from './kernel-checks.ts';
 
 /** Names of an emulator for programs of 64-bit Arm. */
 const EMULATORS = ['qemu-aarch64', 'qemu-aarch64-static'];
@@ -15,8 +15,10 @@ interface Checked {
   readonly reference: string;
 }
 
-async function check(command: string, args: readonly string[]): Promise<Checked> {
-  const { code, output } = await runProgram(command, args);
+const check = async (command: string, args: readonly string[]): Promise<Checked> =>
+  read(await runProgram(command, args));
+
+function read({ code, output }: Ended): Checked {
   expect(code, output).toBe(0);
   const ran = new Map<string, number[]>();
   const line = /^(\S+): (\d+) functions, (\d+) calls, (\d+) values, (\d+) differ$/gm;
@@ -60,6 +62,27 @@ describe('the kernels of this processor', () => {
     const checked = await check(program, []);
     console.log(`kernels checked here: ${[...checked.ran.keys()].join(' ')}`);
     everywhereTheSame(process.arch, checked);
+  });
+});
+
+describe('the kernels of other x86 processors, emulated', () => {
+  let program: string | null = null;
+  beforeAll(async () => {
+    if (process.arch === 'x64') program = await buildChecks('emulated-x64');
+  }, COMPILE);
+
+  it('are those of the reference by means of AVX2', async ctx => {
+    const skip = (reason: string) => {
+      console.warn(`skipped, kernels of other x86 processors: ${reason}`);
+      return ctx.skip();
+    };
+    if (program === null) return skip(process.arch === 'x64' ? 'no compiler' : `this is ${process.arch}`);
+    const ended = await runProgram(program, []);
+    const lacks = /^avx2: not run: (.+)$/m.exec(ended.output)?.[1];
+    if (lacks !== undefined) return skip(lacks);
+    const checked = read(ended);
+    expect([...checked.ran.keys()]).toEqual(['avx512-vnni', 'avx-vnni', 'avx2']);
+    everywhereTheSame('emulated x64', checked);
   });
 });
 

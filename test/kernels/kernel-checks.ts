@@ -12,6 +12,8 @@ const { FILE_FLAGS, FLAGS } = addonBuild as {
 };
 
 export type Processor = 'x64' | 'arm64';
+/** Whose kernels to compile: a processor's, or those of all x64 for one with AVX2 (test/kernels/native/emulated_avx512.h). */
+export type Target = Processor | 'emulated-x64';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const kernels = join(root, 'src/kernels/native');
@@ -23,22 +25,43 @@ const SOURCES: Record<Processor, readonly string[]> = {
   arm64: ['kernels_neon.cc', 'kernels_neon_dot.cc', 'kernels_neon_i8mm.cc'],
 };
 
+const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
 /** Few processors have AVX-VNNI; many more have its instructions as part of AVX-512. */
-const EVEX = ['-mavx2', '-mfma', '-mf16c', '-mavx512vnni', '-mavx512vl', '-mprefer-vector-width=256'];
+const EVEX = [...AVX2, '-mavx512vnni', '-mavx512vl', '-mprefer-vector-width=256'];
 const AS_EVEX = '-DPOTLUCK_AVX_VNNI_AS_EVEX';
+
+/** Their run is shorter than their optimization would be. */
+const BRIEF = [...AVX2, '-O0'];
+const EMULATED = [...BRIEF, '-include', join(checks, 'emulated_avx512.h')];
+const EMULATED_FLAGS: Readonly<Record<string, readonly string[]>> = {
+  'kernels_avx2.cc': BRIEF,
+  'kernels_avx512vnni.cc': EMULATED,
+  'kernels_avxvnni.cc': EMULATED,
+  // Emulated, they need no more than that.
+  'variants.cc': ['-Dlacks_avx512_vnni=lacks_avx2', '-Dlacks_avx_vnni=lacks_avx2'],
+};
+
+const processorOf = (target: Target): Processor => (target === 'emulated-x64' ? 'x64' : target);
 
 const compilerOf = (processor: Processor): string => {
   if (processor === process.arch) return process.env.CXX ?? 'g++';
   return processor === 'arm64' ? 'aarch64-linux-gnu-g++' : 'x86_64-linux-gnu-g++';
 };
 
-function flagsOf(processor: Processor, name: string): readonly string[] {
-  const own = name === 'kernels_avxvnni.cc' ? EVEX : (FILE_FLAGS[processor][name] ?? []);
-  const names = processor === 'x64' ? [AS_EVEX] : [];
-  return [...FLAGS.filter(flag => flag !== '-O3'), '-O2', `-I${kernels}`, `-I${disk}`, ...names, ...own];
+function ownFlags(target: Target, name: string): readonly string[] {
+  const usual = FILE_FLAGS[processorOf(target)][name] ?? [];
+  if (target === 'emulated-x64') return EMULATED_FLAGS[name] ?? usual;
+  if (target === 'x64') return [AS_EVEX, ...(name === 'kernels_avxvnni.cc' ? EVEX : usual)];
+  return usual;
 }
 
-interface Ended {
+const flagsOf = (target: Target, name: string): readonly string[] => [
+  ...FLAGS.filter(flag => flag !== '-O3'),
+  ...['-O2', `-I${kernels}`, `-I${disk}`],
+  ...ownFlags(target, name),
+];
+
+export interface Ended {
   /** Exit code; null where there is no such program. */
   readonly code: number | string | null;
   readonly output: string;
@@ -55,34 +78,34 @@ export const runProgram = (command: string, args: readonly string[]): Promise<En
   });
 
 /** Everything that the program is made from. */
-function fingerprint(processor: Processor, version: string): string {
+function fingerprint(target: Target, version: string): string {
   const hash = createHash('sha256').update(version);
   for (const folder of [kernels, disk, checks])
     for (const name of readdirSync(folder).sort())
       hash
         .update(name)
         .update(readFileSync(join(folder, name)))
-        .update(flagsOf(processor, name).join(' '));
+        .update(flagsOf(target, name).join(' '));
   return hash.digest('hex').slice(0, 16);
 }
 
 /**
- * Compiles test/kernels/native with the kernels of that processor, unless that was done before; resolves to the program's path, or
+ * Compiles test/kernels/native with the kernels of that target, unless that was done before; resolves to the program's path, or
  * to null where there is no compiler. Throws what the compiler said.
  */
-export async function buildChecks(processor: Processor): Promise<string | null> {
-  const compiler = compilerOf(processor);
+export async function buildChecks(target: Target): Promise<string | null> {
+  const compiler = compilerOf(processorOf(target));
   const version = await runProgram(compiler, ['--version']);
   if (version.code === null) return null;
-  const folder = join(root, 'build/kernel-checks', `${processor}-${fingerprint(processor, version.output)}`);
+  const folder = join(root, 'build/kernel-checks', `${target}-${fingerprint(target, version.output)}`);
   const program = join(folder, 'check-kernels');
   if (existsSync(program)) return program;
   const all = dirname(folder);
   mkdirSync(all, { recursive: true });
   for (const name of readdirSync(all)) // of earlier sources
-    if (name.startsWith(`${processor}-`)) rmSync(join(all, name), { recursive: true });
+    if (name.startsWith(`${target}-`)) rmSync(join(all, name), { recursive: true });
   mkdirSync(folder);
-  const named = ['reference.cc', 'variants.cc', 'cpu_features.cc', ...SOURCES[processor]];
+  const named = ['reference.cc', 'variants.cc', 'cpu_features.cc', ...SOURCES[processorOf(target)]];
   const harness = readdirSync(checks).filter(name => name.endsWith('.cc'));
   const sources = [
     ...named.map(name => join(kernels, name)),
@@ -93,13 +116,7 @@ export async function buildChecks(processor: Processor): Promise<string | null> 
   const queue = [...sources];
   const worker = async () => {
     for (let source = queue.shift(); source !== undefined; source = queue.shift())
-      await compile(compiler, [
-        ...flagsOf(processor, basename(source)),
-        '-c',
-        source,
-        '-o',
-        objectOf(source),
-      ]);
+      await compile(compiler, [...flagsOf(target, basename(source)), '-c', source, '-o', objectOf(source)]);
   };
   await Promise.all([worker(), worker()]);
   await compile(compiler, ['-static', ...sources.map(objectOf), '-o', program]);
