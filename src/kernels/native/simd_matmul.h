@@ -164,11 +164,10 @@ inline void bf16_blocks(const uint8_t* panel, int blocks, int columns, const flo
 void bf16_matmul(const uint8_t* panel, int blocks, int columns, const float* x, size_t x_stride, int tokens, float* out,
                  size_t out_stride) {
   constexpr bool kMany = Lanes::kRegisters >= 32;
-  constexpr int kWide = kMany ? 8 : 4;
   int t = 0;
-  for (; t + kWide <= tokens; t += kWide)
-    bf16_blocks<kMany ? 2 : 1, kWide>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride,
-                                      out + size_t(t) * out_stride, out_stride);
+  if constexpr (kMany)
+    for (; t + 8 <= tokens; t += 8)
+      bf16_blocks<2, 8>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride, out + size_t(t) * out_stride, out_stride);
   for (; t + 4 <= tokens; t += 4)
     bf16_blocks<kMany ? 4 : 1, 4>(panel, blocks, columns, x + size_t(t) * x_stride, x_stride,
                                   out + size_t(t) * out_stride, out_stride);

@@ -140,6 +140,7 @@ void check_sums(Checks& checks) {
           scale[i] = std::ldexp(1.0f, random.below(5) - 2);
           partial[i] = int32_t(random.next()) / 2;
         }
+        if (n > 0) v[size_t(n) / 2] = limit, scale[size_t(n) / 2] = 1;  // the largest that is not clamped
         const std::string where = text("n %d, limit %g, oddities %d", n, double(limit), int(oddities));
         checks.compare("add_fixed", where, {{Kind::ints, size_t(n), partial.data()}},
                        [&](const Kernels& k, const std::vector<void*>& out) {
