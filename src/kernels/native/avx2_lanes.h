@@ -111,6 +111,12 @@ struct Lanes {
   static void reduce_add_int4(const I* v, int32_t* of) {
     for (int j = 0; j < 4; j++) of[j] = reduce_add_int(v[j]);
   }
+  static float fold(F v) {
+    const __m256 eight = _mm256_add_ps(v.a, v.b);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
   template <int H>
   static F butterfly(F v) {
     if (H == 8) return {_mm256_add_ps(v.a, v.b), _mm256_sub_ps(v.a, v.b)};

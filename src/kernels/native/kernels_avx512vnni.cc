@@ -83,6 +83,14 @@ struct Lanes {
   static void reduce_add_int4(const I* v, int32_t* of) {
     reduce4(v, of, [](auto a, auto b) { return sum_of(a, b); });
   }
+  static float fold(F v) {
+    const I lanes = bits(v);
+    const __m256 eight = _mm256_add_ps(_mm256_castsi256_ps(_mm512_castsi512_si256(lanes)),
+                                       _mm256_castsi256_ps(_mm512_extracti64x4_epi64(lanes, 1)));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
   template <int H>
   static F butterfly(F v) {
     constexpr M kUpper = H == 1 ? 0xaaaa : H == 2 ? 0xcccc : H == 4 ? 0xf0f0 : 0xff00;

@@ -117,6 +117,11 @@ struct Lanes {
   static void reduce_add_int4(const I* v, int32_t* of) {
     for (int j = 0; j < 4; j++) of[j] = reduce_add_int(v[j]);
   }
+  static float fold(F v) {
+    const float32x4_t four = vaddq_f32(vaddq_f32(v.a, v.c), vaddq_f32(v.b, v.d));
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+  }
   template <int H>
   static F butterfly(F v) {
     if (H == 8) return {vaddq_f32(v.a, v.c), vaddq_f32(v.b, v.d), vsubq_f32(v.a, v.c), vsubq_f32(v.b, v.d)};

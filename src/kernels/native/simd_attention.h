@@ -104,7 +104,7 @@ void attention(const AttentionArgs* args) {
     if (rest == 1) attend<Store, 1>(a, head, stretch);
   }
   for (int head = 0; head < a.heads; head++) {
-    const F sum = Lanes::set1(fold(Lanes::load(sums_of(a, head))));
+    const F sum = Lanes::set1(Lanes::fold(Lanes::load(sums_of(a, head))));
     change_out(a, head, [&](F out) { return Lanes::div(out, sum); });
   }
 }

@@ -6,7 +6,7 @@
 //   load_half (16 halves), store_half_n, load_bf16 (16 bf16)
 //   lt, le, eq, both, select, count (how many are true), all (are), first (lanes 0 .. n - 1)
 //   bits, floats (reinterpret), to_int (round to nearest even), to_float, load_int, load_int_n, store_int, store_int_n, add_int, and_int,
-//   sub_int, max_int, shift_left_4, set1_int, reduce_max_int, reduce_add_int, store_int8,
+//   sub_int, max_int, shift_left_4, set1_int, reduce_max_int, reduce_add_int, store_int8, fold (the sum, by halves),
 //   times_power (x * 2^n for whole n),
 //   butterfly<H> (lanes i and i + H, for each i without bit H, become their sum and difference)
 // and here is what docs/numerics.md says, in the order of reference.cc.
@@ -22,14 +22,6 @@ using I = Lanes::I;
 using M = Lanes::M;
 
 inline int least(int a, int b) { return a < b ? a : b; }
-
-inline float fold(F v) {
-  float s[16];
-  Lanes::store(s, v);
-  for (int half = 8; half >= 1; half /= 2)
-    for (int l = 0; l < half; l++) s[l] += s[l + half];
-  return s[0];
-}
 
 // Of x of at most kExpHigh.
 inline F exp_below(F x) {
@@ -141,8 +133,8 @@ void quantize4(const float* x, int groups, int8_t* q, float* scale, int32_t* bia
     const F by = Lanes::set1(amax < kQuantizeLeast ? 0.0f : -8.0f / far);
     const F va = steps(Lanes::mul(a, by), -8.0f, 7.0f), vb = steps(Lanes::mul(b, by), -8.0f, 7.0f);
     const F zero = Lanes::set1(0.0f);
-    const float square = fold(Lanes::fma(vb, vb, Lanes::fma(va, va, zero)));
-    const float fit = fold(Lanes::fma(b, vb, Lanes::fma(a, va, zero))) / square;
+    const float square = Lanes::fold(Lanes::fma(vb, vb, Lanes::fma(va, va, zero)));
+    const float fit = Lanes::fold(Lanes::fma(b, vb, Lanes::fma(a, va, zero))) / square;
     scale[g] = __builtin_fabsf(fit) <= amax ? fit : far / -8.0f;
     const I qa = Lanes::to_int(va), qb = Lanes::to_int(vb);
     Lanes::store_int8(q, qa);
@@ -167,7 +159,7 @@ void rmsnorm(const float* x, const float* weight, int n, float epsilon, float* y
     const F v = Lanes::load_n(x + i, least(16, n - i));
     s = Lanes::fma(v, v, s);
   }
-  const float r = 1.0f / __builtin_sqrtf(fold(s) / float(n) + epsilon);
+  const float r = 1.0f / __builtin_sqrtf(Lanes::fold(s) / float(n) + epsilon);
   for (int i = 0; i < n; i += 16) {
     const int count = least(16, n - i);
     const F v = Lanes::mul(Lanes::load_n(x + i, count), Lanes::set1(r));

@@ -17,8 +17,8 @@ inline float fitted(const F* x, int vectors, float scale, float low, float high)
     products = Lanes::fma(x[i], v, products);
     squares = Lanes::fma(v, v, squares);
   }
-  const float square = fold(squares);
-  return square > 0 ? fold(products) / square : scale;
+  const float square = Lanes::fold(squares);
+  return square > 0 ? Lanes::fold(products) / square : scale;
 }
 
 // The bits of the scale of n values (a half; a NaN where there is none), and its inverse. x: [vectors].
@@ -48,7 +48,7 @@ inline uint16_t choose_kv_scale(const F* x, int vectors, int levels, float* inve
       const F rest = Lanes::fma(steps(Lanes::mul(x[i], Lanes::set1(by)), low, high), minus, x[i]);
       s = Lanes::fma(rest, rest, s);
     }
-    const float error = fold(s);
+    const float error = Lanes::fold(s);
     if (error < least) {
       least = error;
       best = half[0];
