@@ -23,6 +23,7 @@ export interface UpFlags {
   readonly discovery: boolean;
   readonly advertise?: HostAndPort;
   readonly maxTokens?: number;
+  readonly drafts: boolean;
   readonly backend: DaemonOptions['backend'];
   readonly kernel?: string;
   readonly window?: number;
@@ -69,6 +70,7 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
     advertiseHost: flags.advertise?.host ?? null,
     advertisePort: flags.advertise?.port ?? null,
     maxTokens: flags.maxTokens ?? null,
+    drafts: flags.drafts,
     backend: flags.backend,
     kernel: flags.kernel ?? null,
     windowBytes: flags.window ?? null,

@@ -106,6 +106,8 @@ function workLines({ engine, allreduce, saturated }: DaemonStatus): string[] {
       `Requests: ${engine.active} active, ${engine.waiting} waiting, ${engine.tokensPerSecond.toFixed(1)} tokens/s; so far ` +
         `${engine.promptTokens} prompt tokens, ${engine.generatedTokens} generated, ${engine.passes} passes`,
     );
+    if (engine.draftedTokens > 0)
+      lines.push(`Drafts: ${engine.acceptedTokens} of ${engine.draftedTokens} guessed tokens were right`);
   }
   if (allreduce !== null && allreduce.count > 0) {
     lines.push(

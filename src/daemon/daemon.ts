@@ -115,6 +115,7 @@ class Daemon {
       logitMath: compute.backend.logitMath,
       clock: TIMERS.now,
       limits: ENGINE_LIMITS,
+      drafts: options.drafts,
       defer: setImmediate,
     });
     this.#plans = new PlanHost({

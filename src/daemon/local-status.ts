@@ -68,6 +68,8 @@ export const localStatusSchema = v.object({
       tokensPerSecond: bytes,
       promptTokens: bytes,
       generatedTokens: bytes,
+      draftedTokens: bytes,
+      acceptedTokens: bytes,
       passes: bytes,
     }),
   ),
@@ -123,8 +125,10 @@ function windowStatus({ device, source }: OpenPlan): DeviceStatus['window'] {
 }
 
 function engineStatus(engine: Engine): EngineStatus {
-  const { active, waiting, tokensPerSecond, promptTokens, generatedTokens, passes } = engine.stats();
-  return { active, waiting, tokensPerSecond: tokensPerSecond ?? 0, promptTokens, generatedTokens, passes };
+  const { active, waiting, tokensPerSecond, passes } = engine.stats();
+  const { promptTokens, generatedTokens, draftedTokens, acceptedTokens } = engine.stats();
+  const tokens = { promptTokens, generatedTokens, draftedTokens, acceptedTokens };
+  return { active, waiting, tokensPerSecond: tokensPerSecond ?? 0, ...tokens, passes };
 }
 
 function allreduceStatus(host: PlanHost, runner: PlanRunner): AllreduceStatus | null {

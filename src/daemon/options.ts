@@ -30,6 +30,8 @@ export interface DaemonOptions {
   readonly advertisePort: number | null;
   /** Most tokens of one answer; null: as many as the context holds. */
   readonly maxTokens: number | null;
+  /** Whether passes check drafts of the next tokens, see src/engine/drafts.ts. */
+  readonly drafts: boolean;
   /** 'auto': native, or onnxruntime where the addon is missing (and then says so). */
   readonly backend: 'native' | 'onnxruntime' | 'auto';
   /** Kernel variant of the native backend; null: the best this processor has. */

@@ -99,6 +99,9 @@ export interface EngineStatus {
   /** Since the daemon started. */
   readonly promptTokens: number;
   readonly generatedTokens: number;
+  /** Tokens that were guessed, and how many of them were right. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
   readonly passes: number;
 }
 

@@ -1,4 +1,6 @@
-import type { PassSequence } from './pass-runner.ts';
+import { MOST_DRAFTED } from './drafts.ts';
+import type { PassCost } from './pass-cost.ts';
+import type { PassRunner, PassSequence } from './pass-runner.ts';
 import type { Sequence } from './sequence.ts';
 
 /** A sequence's part of a pass. */
@@ -66,4 +68,32 @@ function cut(s: Sequence, most: number, rows: number): PassSequence {
     else logitsAt.push(p - start);
   }
   return { pages: s.table!.pages, length: s.length, start, tokens: s.tokens.slice(start, end), logitsAt };
+}
+
+/**
+ * Where one sequence generates alone, its pass checks what is likely to come, too: weights are read once for all of its tokens. Its
+ * tokens are then followed by the draft, with the logits of all.
+ */
+export function withDraft(
+  batch: BatchEntry[],
+  {
+    maxTokens,
+    maxLogitRows,
+    rotationSwitch,
+  }: Pick<PassRunner, 'maxTokens' | 'maxLogitRows' | 'rotationSwitch'>,
+  cost: PassCost,
+): BatchEntry[] {
+  const [entry] = batch;
+  if (entry === undefined || batch.length > 1) return batch;
+  const { sequence, pass } = entry;
+  if (pass.tokens.length > 1 || pass.logitsAt.length === 0) return batch;
+  const known = sequence.tokens.length;
+  // A text longer than that has all its keys rotated otherwise.
+  const rotated = sequence.length > rotationSwitch ? MOST_DRAFTED : rotationSwitch - known;
+  const most = Math.min(MOST_DRAFTED, maxTokens - 1, maxLogitRows - 1, rotated);
+  const draft = sequence.reader.draft(most, cost);
+  const table = sequence.table!;
+  if (draft.length === 0 || !table.reserve(known + draft.length)) return batch;
+  const tokens = [...pass.tokens, ...draft];
+  return [{ sequence, pass: { ...pass, pages: table.pages, tokens, logitsAt: [...tokens.keys()] } }];
 }

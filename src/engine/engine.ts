@@ -1,13 +1,15 @@
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import type { LogitMath } from '../kernels/logit-math.ts';
 import { PAGE_POSITIONS } from '../pack/tile-shape.ts';
-import { type BatchEntry, planBatch } from './batch.ts';
+import { type BatchEntry, planBatch, withDraft } from './batch.ts';
+import { MOST_DRAFTED } from './drafts.ts';
 import { Evaluation, type OnRow } from './evaluation.ts';
 import { type Defer, EventQueue } from './event-queue.ts';
 import type { GenerateEvent, GenerateRequest, Generator } from './generate.ts';
 import { Generation } from './generation.ts';
 import { KvPages } from './kv-pages.ts';
-import type { LogitRow, PassRunner } from './pass-runner.ts';
+import { PassCost } from './pass-cost.ts';
+import type { LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
 import { checkPositions, checkRequest } from './request-check.ts';
 import { Sampler } from './sampler.ts';
 import { Scheduler } from './scheduler.ts';
@@ -27,6 +29,8 @@ export interface EngineOptions {
     readonly maxQueue: number;
   };
   readonly log?: (message: string) => void;
+  /** Whether a sequence that generates alone has its passes check drafts of its next tokens. Answers are the same. */
+  readonly drafts?: boolean;
   /**
    * Wakes whoever waits for the events of an answer; at once unless given. With `setImmediate` the next pass is under way
    * by then, so that writing an answer takes no time from computing it.
@@ -42,6 +46,9 @@ export interface EngineStats {
   /** Prompt tokens and tokens of evaluated texts, each counted once however often it was computed. */
   readonly promptTokens: number;
   readonly generatedTokens: number;
+  /** Tokens that passes had as drafts, and how many of them were drawn. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
   /** Generated tokens a second over the last ten seconds; null without a clock. */
   readonly tokensPerSecond: number | null;
   /** How often a sequence lost its KV pages to another. */
@@ -84,6 +91,8 @@ class PassEngine implements Engine {
   readonly #scheduler: Scheduler;
   readonly #sampler: Sampler;
   readonly #throughput = new Throughput();
+  readonly #drafts: boolean;
+  readonly #cost = new PassCost();
   /** Epoch whose pages the scheduler has; null when the plan is to be waited for. */
   #epoch: number | null = null;
   /** The loop while it runs; it ends when nothing can go on. */
@@ -93,9 +102,11 @@ class PassEngine implements Engine {
   #passes = 0;
   #promptTokens = 0;
   #generatedTokens = 0;
+  #draftedTokens = 0;
+  #acceptedTokens = 0;
   #brokenPlans = 0;
 
-  constructor({ runner, logitMath, clock, limits, log, defer }: EngineOptions) {
+  constructor({ runner, logitMath, clock, limits, log, drafts, defer }: EngineOptions) {
     for (const [name, value, least] of [
       ['maxSequences', limits.maxSequences, 1],
       ['maxQueue', limits.maxQueue, 0],
@@ -107,6 +118,7 @@ class PassEngine implements Engine {
     this.#runner = runner;
     this.#sampler = new Sampler(logitMath);
     this.#clock = clock ?? null;
+    this.#drafts = drafts ?? false;
     this.#log = log ?? (() => undefined);
     this.#defer = defer;
     this.#maxLive = limits.maxSequences + limits.maxQueue;
@@ -172,6 +184,8 @@ class PassEngine implements Engine {
       passes: this.#passes,
       promptTokens: this.#promptTokens,
       generatedTokens: this.#generatedTokens,
+      draftedTokens: this.#draftedTokens,
+      acceptedTokens: this.#acceptedTokens,
       tokensPerSecond: this.#clock === null ? null : this.#throughput.rate(this.#clock()),
       preemptions: scheduler.preemptions,
       pagesFree: scheduler.pagesFree,
@@ -263,13 +277,15 @@ class PassEngine implements Engine {
     scheduler.admit();
     scheduler.growTables();
     scheduler.turnOver(this.#runner.rotationSwitch);
-    const batch = planBatch(scheduler.active, this.#runner);
+    const planned = planBatch(scheduler.active, this.#runner);
+    const batch = this.#drafts ? withDraft(planned, this.#runner, this.#cost) : planned;
     if (batch.length > 0) await this.#pass(batch);
     else if (scheduler.hasWork) throw new PotluckError('INTERNAL', 'Requests wait and none can go on.');
   }
 
   async #pass(batch: readonly BatchEntry[]): Promise<void> {
     let rows: LogitRow[];
+    const before = this.#clock?.() ?? 0;
     try {
       rows = await this.#runner.run(batch.map(entry => entry.pass));
       this.#checkRows(batch, rows);
@@ -277,13 +293,38 @@ class PassEngine implements Engine {
       this.#passFailed(batch, asPotluckError(error));
       return;
     }
+    if (this.#clock !== null) this.#noteCost(batch, this.#clock() - before);
     this.#brokenPlans = 0;
     this.#passes++;
     let row = 0;
     for (const { sequence, pass } of batch) {
-      // A sequence that was cancelled during the pass is done; its rows are passed over.
-      if (sequence.state === 'active') this.#advance(sequence, pass.start + pass.tokens.length);
-      for (const at of pass.logitsAt) this.#take(sequence, pass.start + at, rows[row++]!);
+      const at = row;
+      row += pass.logitsAt.length;
+      this.#takeRows(sequence, pass, rows.slice(at, row));
+    }
+  }
+
+  /** A pass of few tokens with the logits of all is one of a sequence that generates. */
+  #noteCost(batch: readonly BatchEntry[], milliseconds: number): void {
+    const tokens = batch[0]!.pass.tokens.length;
+    if (batch.length > 1 || tokens > 1 + MOST_DRAFTED || tokens !== batch[0]!.pass.logitsAt.length) return;
+    this.#cost.note(tokens, milliseconds);
+  }
+
+  #takeRows(sequence: Sequence, pass: PassSequence, rows: readonly LogitRow[]): void {
+    // A sequence that was cancelled during the pass is done; its rows are passed over.
+    if (sequence.state !== 'active') return;
+    // What lies behind the tokens of the sequence is a draft.
+    let known = Math.min(pass.tokens.length, sequence.tokens.length - pass.start);
+    this.#draftedTokens += pass.tokens.length - known;
+    this.#advance(sequence, pass.start + known);
+    for (const [i, at] of pass.logitsAt.entries()) {
+      if (at >= known) return; // something else was drawn: what follows a token that is not there does not count
+      this.#take(sequence, pass.start + at, rows[i]!);
+      if (at < known - 1 || known === pass.tokens.length || sequence.state !== 'active') continue;
+      if (sequence.tokens[pass.start + known] !== pass.tokens[known]) return;
+      this.#acceptedTokens++;
+      this.#advance(sequence, pass.start + ++known);
     }
   }
 

@@ -52,6 +52,11 @@ export class Evaluation implements LogitReader {
     return this.#at[low] ?? Number.POSITIVE_INFINITY;
   }
 
+  /** All of its tokens are known. */
+  draft(): readonly number[] {
+    return [];
+  }
+
   take(position: number, row: LogitRow): 'more' | 'finished' {
     this.#onRow(position, row);
     this.#taken++;

@@ -1,6 +1,8 @@
 import { PotluckError } from '../errors/errors.ts';
+import { Drafts } from './drafts.ts';
 import type { EventQueue } from './event-queue.ts';
 import type { GenerateEvent, GenerateRequest } from './generate.ts';
+import type { PassCost } from './pass-cost.ts';
 import type { LogitRow } from './pass-runner.ts';
 import { checkTokens } from './request-check.ts';
 import type { Sampler } from './sampler.ts';
@@ -18,6 +20,7 @@ export class Generation implements LogitReader {
   readonly #events: EventQueue<GenerateEvent>;
   readonly #sampler: Sampler;
   readonly #history: TokenHistory | null;
+  readonly #drafts = new Drafts();
   /** Most tokens of the answer, by the request and by the plan in force. */
   #limit: number;
 
@@ -70,10 +73,16 @@ export class Generation implements LogitReader {
     return position <= last ? last : Number.POSITIVE_INFINITY;
   }
 
+  draft(most: number, cost: PassCost): readonly number[] {
+    // The last token of an answer is drawn behind a pass, not in it.
+    return this.#drafts.next(this.tokens, Math.min(most, this.#limit - this.#generated - 1), cost);
+  }
+
   take(_position: number, row: LogitRow): 'more' | 'finished' {
     const id = this.#sampler.sample(row, this.#request.sampling, this.#history, this.#generated);
     if (this.#request.stopTokens.includes(id)) return this.#finish('stop');
     this.tokens.push(id);
+    this.#drafts.drawn(id);
     this.#history?.addOutput(id);
     this.#events.push({ type: 'token', id });
     return this.#generated < this.#limit ? 'more' : this.#finish('length');

@@ -1,5 +1,6 @@
 import type { PotluckError } from '../errors/errors.ts';
 import type { PageTable } from './kv-pages.ts';
+import type { PassCost } from './pass-cost.ts';
 import type { LogitRow } from './pass-runner.ts';
 
 /** What the plan in force allows one sequence. */
@@ -19,6 +20,8 @@ export interface LogitReader {
   fit(capacity: Capacity): 'run' | 'finished';
   /** First position from `position` on whose logits are wanted; Infinity where there is none. */
   nextWanted(position: number): number;
+  /** At most `most` tokens that are likely to follow all tokens of the sequence, if it pays to have them in the next pass. */
+  draft(most: number, cost: PassCost): readonly number[];
   /** Takes the logits after `position`; may append to the tokens of the sequence. Throws what makes the sequence fail. */
   take(position: number, row: LogitRow): 'more' | 'finished';
   fail(error: PotluckError): void;

@@ -9,6 +9,7 @@ const flags: UpFlags = {
   cluster: 'home',
   peer: [],
   discovery: true,
+  drafts: true,
   backend: 'auto',
 };
 let remembered: string | null;
@@ -41,6 +42,7 @@ test('defaults', async () => {
     share: null,
     advertiseHost: null,
     maxTokens: null,
+    drafts: true,
     windowBytes: null,
     diskBytes: null,
   });

@@ -22,7 +22,7 @@ export function request(seed: number, length: number, more: Partial<GenerateRequ
 }
 
 /** The answer by the definition: one request, no pages, no passes. */
-export function expectedEvents(r: GenerateRequest, context = 512): GenerateEvent[] {
+export function expectedEvents(r: GenerateRequest, context = 512, repeats = false): GenerateEvent[] {
   const sampler = new Sampler(SCRIPT_LOGIT_MATH);
   const history = new TokenHistory();
   for (const id of r.prompt) history.addPrompt(id);
@@ -31,7 +31,7 @@ export function expectedEvents(r: GenerateRequest, context = 512): GenerateEvent
   const events: GenerateEvent[] = [];
   const limit = Math.min(r.maxTokens, context - r.prompt.length);
   for (let n = r.generated.length; n < limit; n++) {
-    const id = sampler.sample(modelLogits(tokens), r.sampling, history, n);
+    const id = sampler.sample(modelLogits(tokens, repeats), r.sampling, history, n);
     if (r.stopTokens.includes(id)) return [...events, { type: 'finish', reason: 'stop' }];
     tokens.push(id);
     history.addOutput(id);

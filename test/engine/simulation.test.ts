@@ -79,36 +79,51 @@ async function consume(engine: Engine, dice: Dice): Promise<Outcome> {
   return { request: r, events, end: whole ? 'whole' : 'stopped' };
 }
 
-it(`${REQUESTS} requests with cancels and failures end with every page free (POTLUCK_SEED=${SEED})`, async () => {
-  const dice = new Dice(SEED);
-  const runner = new FakeRunner({ kvPages: 20, maxTokens: 24, maxLogitRows: 5, context: 160 });
-  unreliable(runner, dice);
-  const engine = createEngine({
-    runner,
-    logitMath: SCRIPT_LOGIT_MATH,
-    limits: { maxSequences: 6, maxQueue: 60 },
-  });
-  const running: Promise<Outcome>[] = [];
-  for (let i = 0; i < REQUESTS; i++) {
-    running.push(consume(engine, dice));
-    await turns(dice.below(16));
-  }
-  const outcomes = await Promise.all(running);
+it.for([
+  [false, 'requests'],
+  [true, 'requests of a model that repeats itself, with drafts,'],
+] as const)(
+  `${REQUESTS} %2$s with cancels and failures end with every page free (POTLUCK_SEED=${SEED})`,
+  async ([drafts]) => {
+    const dice = new Dice(SEED);
+    const runner = new FakeRunner({
+      kvPages: 20,
+      maxTokens: 24,
+      maxLogitRows: 5,
+      context: 160,
+      repeats: drafts,
+    });
+    unreliable(runner, dice);
+    const engine = createEngine({
+      runner,
+      logitMath: SCRIPT_LOGIT_MATH,
+      limits: { maxSequences: drafts ? 1 : 6, maxQueue: 60 },
+      drafts,
+    });
+    const running: Promise<Outcome>[] = [];
+    for (let i = 0; i < REQUESTS; i++) {
+      running.push(consume(engine, dice));
+      await turns(dice.below(drafts ? 80 : 16));
+    }
+    const outcomes = await Promise.all(running);
 
-  const ends = new Map<string, number>();
-  for (const { request: r, events, end } of outcomes) {
-    ends.set(end, (ends.get(end) ?? 0) + 1);
-    const expected = expectedEvents(r, 160);
-    if (end === 'whole') expect(events).toEqual(expected);
-    else expect(events).toEqual(expected.slice(0, events.length));
-  }
-  const allowed = ['whole', 'stopped', 'BUSY', 'NOT_READY', 'DEVICE_LOST', 'DISK_READ', 'KERNEL_FAILED'];
-  expect([...ends.keys()].filter(end => !allowed.includes(end))).toEqual([]);
-  expect(ends.get('whole')).toBeGreaterThan(0);
-  const { active, waiting, pagesFree, pagesTotal } = engine.stats();
-  expect({ active, waiting, pagesFree }).toEqual({ active: 0, waiting: 0, pagesFree: pagesTotal });
-  await engine.close();
-  console.info(
-    `simulation: seed ${SEED}, ${JSON.stringify(Object.fromEntries(ends))}, ${JSON.stringify(engine.stats())}`,
-  );
-});
+    const ends = new Map<string, number>();
+    for (const { request: r, events, end } of outcomes) {
+      ends.set(end, (ends.get(end) ?? 0) + 1);
+      const expected = expectedEvents(r, 160, drafts);
+      if (end === 'whole') expect(events).toEqual(expected);
+      else expect(events).toEqual(expected.slice(0, events.length));
+    }
+    const allowed = ['whole', 'stopped', 'BUSY', 'NOT_READY', 'DEVICE_LOST', 'DISK_READ', 'KERNEL_FAILED'];
+    expect([...ends.keys()].filter(end => !allowed.includes(end))).toEqual([]);
+    expect(ends.get('whole')).toBeGreaterThan(0);
+    const { active, waiting, pagesFree, pagesTotal, acceptedTokens } = engine.stats();
+    if (drafts) expect(acceptedTokens).toBeGreaterThan(0);
+    else expect(acceptedTokens).toBe(0);
+    expect({ active, waiting, pagesFree }).toEqual({ active: 0, waiting: 0, pagesFree: pagesTotal });
+    await engine.close();
+    console.info(
+      `simulation: seed ${SEED}, ${JSON.stringify(Object.fromEntries(ends))}, ${JSON.stringify(engine.stats())}`,
+    );
+  },
+);

@@ -81,7 +81,7 @@ const PROMPT_TOKENS = 256;
 export async function benchWindow(options: WindowBenchOptions, signal: AbortSignal): Promise<WindowBench> {
   const { pack, memory, devices, threads } = options;
   const emulation = {
-    ...{ devices, model: pack.folder, deadline: READY_MILLISECONDS },
+    ...{ devices, model: pack.folder, deadline: READY_MILLISECONDS, drafts: false },
     onProgress: options.say,
     ...(memory === null ? {} : { memory }),
     ...(threads === undefined ? {} : { threads }),

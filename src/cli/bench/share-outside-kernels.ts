@@ -21,7 +21,7 @@ export async function shareOutsideKernels(
   runs: number,
   signal: AbortSignal,
 ): Promise<KernelRow> {
-  return withEmulation({ devices: 1, threads: 1, model }, signal, async emulation => {
+  return withEmulation({ devices: 1, threads: 1, model, drafts: false }, signal, async emulation => {
     const outside: number[] = [];
     const whole: number[] = [];
     for (let run = 0; run < runs + WARM_UP_RUNS; run++) {

@@ -77,6 +77,10 @@ export function addUpCommand(program: Command): void {
       parseInteger('--max-tokens', text, 1, 1 << 20),
     )
     .option(
+      '--no-drafts',
+      'do not guess at the next tokens from the text so far (answers are the same with and without)',
+    )
+    .option(
       '--backend <which>',
       'what computes: auto, native or onnxruntime',
       text => parseChoice('--backend', text, ['auto', 'native', 'onnxruntime']),

@@ -25,6 +25,8 @@ export interface EmulationOptions {
   readonly link?: LinkLimits;
   /** First API port: device i gets `port + 2 i`, and the port after it for its link. Any free ones unless given. */
   readonly port?: number;
+  /** False: passes check no drafts, so that each token is one pass. */
+  readonly drafts?: boolean;
   readonly backend?: string;
   readonly kernel?: string;
   /** Most milliseconds until all devices serve; three minutes unless given. */
@@ -126,7 +128,7 @@ class RunningEmulation implements Emulation {
   }
 
   #arguments(index: number, peerPort: number | null): string[] {
-    const { devices, model, memory, window, threads, shares, port, backend, kernel } = this.#options;
+    const { devices, model, memory, window, threads, shares, port, drafts, backend, kernel } = this.#options;
     const spread = Math.max(1, Math.floor(availableParallelism() / devices));
     const args = ['--name', `device-${index + 1}`, '--cluster', this.#cluster, '--no-discovery'];
     const add = (option: string, value: string | number | undefined): void => {
@@ -140,6 +142,7 @@ class RunningEmulation implements Emulation {
     add('--window', window);
     add('--threads', threads ?? spread);
     add('--share', shares?.[index]);
+    if (drafts === false) args.push('--no-drafts');
     add('--backend', backend);
     add('--kernel', kernel);
     if (peerPort !== null) add('--peer', `127.0.0.1:${peerPort}`);
