@@ -75,6 +75,25 @@ async function modelName(url: string): Promise<string> {
   );
 }
 
+/** Continues `prompt`, without streaming; how many tokens that gave. */
+export async function complete(
+  url: string,
+  body: {
+    readonly prompt: string;
+    readonly temperature: number;
+    readonly seed: number;
+    readonly max_tokens: number;
+  },
+): Promise<number> {
+  const response = await request(
+    url,
+    '/v1/completions',
+    { model: 'default', ...body },
+    AbortSignal.timeout(SLOW),
+  );
+  return ((await json(response)) as { usage: { completion_tokens: number } }).usage.completion_tokens;
+}
+
 /** Greedy continuation of `tokens`. */
 export async function generate(
   url: string,

@@ -4,6 +4,23 @@ import { statusText } from '../../src/cli/status-text.ts';
 import { formatBytes, formatMicroseconds, textTable } from '../../src/cli/text-table.ts';
 import { device, status } from './status-samples.ts';
 
+test('a status says how often guesses were right, once there were any', () => {
+  const counts = {
+    active: 1,
+    waiting: 0,
+    tokensPerSecond: 20.5,
+    promptTokens: 8,
+    generatedTokens: 90,
+    passes: 40,
+  };
+  const text = (draftedTokens: number) =>
+    statusText(status({ engine: { ...counts, draftedTokens, acceptedTokens: 50 } }));
+  expect(text(80)).toContain(
+    '8 prompt tokens, 90 generated, 40 passes\nDrafts: 50 of 80 guessed tokens were right',
+  );
+  expect(text(0)).not.toContain('Drafts');
+});
+
 test('a status says who does what', () => {
   const memory = { budgetBytes: 256 << 20, account: {}, residentBytes: 80 << 20, highWaterBytes: 90 << 20 };
   const window = {

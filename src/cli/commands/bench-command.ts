@@ -13,6 +13,7 @@ export function addBenchCommand(program: Command): void {
   addDecode(group);
   addPrompt(group);
   addCluster(group);
+  addDrafts(group);
   addPack(group);
   addWindow(group);
 }
@@ -92,6 +93,28 @@ function addCluster(group: Command): void {
       const options = { ...(await emulationOptions(flags)), tokens, promptTokens, runs };
       const bench = await benchCluster(options, stopController().signal);
       print(bench, benchText(bench), flags.json === true);
+    });
+}
+
+interface DraftFlags extends EmulationFlags {
+  readonly tokens: number;
+  readonly runs: number;
+  readonly json?: true;
+}
+
+function addDrafts(group: Command): void {
+  withJson(withRuns(withEmulation(withDevices(group.command('drafts'), 1)), 5))
+    .description(
+      'Tokens a second of answers whose next tokens are guessed from the text so far, and without that.',
+    )
+    .option('--tokens <n>', 'tokens of an answer', text => parseInteger('--tokens', text, 1, 4096), 200)
+    .action(async (flags: DraftFlags) => {
+      const { benchDrafts, draftsText } = await import('../bench/bench-drafts.ts');
+      const { stopController } = await import('../emulate/with-emulation.ts');
+      const { tokens, runs } = flags;
+      const options = { ...(await emulationOptions(flags)), tokens, runs };
+      const bench = await benchDrafts(options, stopController().signal);
+      print(bench, draftsText(bench), flags.json === true);
     });
 }
 
