@@ -15,26 +15,48 @@
 #else
 #define POTLUCK_EACH_WIDTH
 #endif
+// The same for a template over vectors of that width: a compiler takes wider ones apart in memory.
+#define POTLUCK_INLINE inline __attribute__((always_inline))
+#if defined(__x86_64__)
+#define POTLUCK_WIDTHS(name, of, arguments, ...)                                                          \
+  __attribute__((target("avx512f"))) void name##_512 arguments { of<Vector<64>> __VA_ARGS__; }            \
+  __attribute__((target("avx2"))) void name##_256 arguments { of<Vector<32>> __VA_ARGS__; }               \
+  void name##_128 arguments { of<Vector<16>> __VA_ARGS__; }                                               \
+  void(*const name) arguments = __builtin_cpu_supports("avx512f") ? name##_512                            \
+                                : __builtin_cpu_supports("avx2")  ? name##_256                            \
+                                                                  : name##_128;
+#else
+#define POTLUCK_WIDTHS(name, of, arguments, ...) \
+  void name arguments { of<Vector<16>> __VA_ARGS__; }
+#endif
 
 namespace potluck {
 namespace {
 
-typedef double Lanes __attribute__((vector_size(64)));  // 8 columns, or 8 rows
-constexpr int64_t kLanes = 8;
+template <int Bytes>
+struct Vector {
+  typedef double Lanes __attribute__((vector_size(Bytes)));  // of columns, or of rows
+  static constexpr int64_t kLanes = Bytes / 8;
+};
 constexpr int64_t kGroup = kRoundingGroup;
-constexpr int64_t kColumns = 2 * kLanes;  // columns of one inner block of a product
+constexpr int64_t kColumns = 16;          // columns of one inner block of a product
 constexpr int64_t kRows = 4;              // its rows
 constexpr int64_t kItemColumns = 64;      // columns of one item of work, a multiple of kGroup
 constexpr int64_t kTokens = 256;          // tokens made double at a time
 constexpr int64_t kRowLanes = 16;         // rows that are rounded together
 constexpr int64_t kErrorChunk = 128;      // columns whose errors are added at a time: their factors stay in the first cache
 
-inline Lanes load(const double* at) {
-  Lanes x;
-  std::memcpy(&x, at, sizeof x);
-  return x;
+// Two vectors, each by itself: an array would be copied by way of memory.
+template <class Lanes>
+POTLUCK_INLINE void copy_two(Lanes* to, const double* from) {
+  __builtin_memcpy(to, from, sizeof *to);
+  __builtin_memcpy(to + 1, from + sizeof *to / sizeof *from, sizeof *to);
 }
-inline void store(double* at, const Lanes& x) { std::memcpy(at, &x, sizeof x); }
+template <class Lanes>
+POTLUCK_INLINE void copy_two(double* to, const Lanes* from) {
+  __builtin_memcpy(to, from, sizeof *from);
+  __builtin_memcpy(to + sizeof *from / sizeof *to, from + 1, sizeof *from);
+}
 
 // Calls call(item) for every item, spread over threads.
 template <typename Call>
@@ -64,26 +86,31 @@ inline double* packed_at(double* packed, int64_t count, int64_t t, int64_t k) {
 }
 
 // h[i][k] += sign * sum over t of x[t][i] * x[t][k], t rising, for k in the block of kColumns at `k` and i in that at `i`.
-POTLUCK_EACH_WIDTH
-void update_block(double* h, const double* packed, int64_t count, double sign, int64_t i, int64_t k) {
+template <class V>
+POTLUCK_INLINE void update_block_of(double* h, const double* packed, int64_t count, double sign, int64_t i, int64_t k) {
+  using Lanes = typename V::Lanes;
   const double* rows = packed + i * count;
   const double* columns = packed + k * count;
   double* at = panel_at(h, k / kGroup * kGroup) + i * kGroup + k % kGroup;
-  for (int64_t first = 0; first < kColumns; first += kRows) {
-    Lanes sum[kRows][2];
-    for (int64_t r = 0; r < kRows; r++)
-      for (int64_t c = 0; c < 2; c++) sum[r][c] = load(at + (first + r) * kGroup + c * kLanes);
-    for (int64_t t = 0; t < count; t++) {
-      const Lanes right[2] = {load(columns + t * kColumns), load(columns + t * kColumns + kLanes)};
-      for (int64_t r = 0; r < kRows; r++) {
-        const double left = sign * rows[t * kColumns + first + r];
-        for (int64_t c = 0; c < 2; c++) sum[r][c] += right[c] * left;
+  for (int64_t part = 0; part < kColumns; part += 2 * V::kLanes)
+    for (int64_t first = 0; first < kColumns; first += kRows) {
+      Lanes sum[kRows][2];
+      for (int64_t r = 0; r < kRows; r++) copy_two(sum[r], at + (first + r) * kGroup + part);
+      for (int64_t t = 0; t < count; t++) {
+        Lanes right[2];
+        copy_two(right, columns + t * kColumns + part);
+        for (int64_t r = 0; r < kRows; r++) {
+          const double left = sign * rows[t * kColumns + first + r];
+          for (int64_t c = 0; c < 2; c++) sum[r][c] += right[c] * left;
+        }
       }
+      for (int64_t r = 0; r < kRows; r++) copy_two(at + (first + r) * kGroup + part, sum[r]);
     }
-    for (int64_t r = 0; r < kRows; r++)
-      for (int64_t c = 0; c < 2; c++) store(at + (first + r) * kGroup + c * kLanes, sum[r][c]);
-  }
 }
+
+POTLUCK_WIDTHS(update_block, update_block_of,
+               (double* h, const double* packed, int64_t count, double sign, int64_t i, int64_t k),
+               (h, packed, count, sign, i, k))
 
 // As update_block, for all columns under `end` (a multiple of kGroup) and the rows of their panels; the widest first.
 void update(double* h, const double* packed, int64_t count, double sign, int64_t end, int threads) {
@@ -152,31 +179,32 @@ struct RowScratch {
 };
 
 // made_up[c] = sum over j < group of errors[j] * panel[j][c], j rising.
-POTLUCK_EACH_WIDTH
-void gather_errors(const double* panel, int64_t group, RowScratch* s) {
+template <class V>
+POTLUCK_INLINE void gather_errors_of(const double* panel, int64_t group, RowScratch* s) {
+  using Lanes = typename V::Lanes;
+  constexpr int64_t kPart = 2 * V::kLanes;
   std::memset(s->made_up, 0, sizeof s->made_up);
   for (int64_t begin = 0; begin < group; begin += kErrorChunk) {
     const int64_t end = std::min(group, begin + kErrorChunk);
-    for (int64_t c = 0; c < kGroup; c += 4) {
-      Lanes sum[4][2];
-      for (int r = 0; r < 4; r++)
-        for (int half = 0; half < 2; half++) sum[r][half] = load(s->made_up[c + r] + half * kLanes);
-      for (int64_t j = begin; j < end; j++) {
-        const double* error = s->errors.data() + j * kRowLanes;
-        const Lanes low = load(error), high = load(error + kLanes);
-        const double* a = panel + j * kGroup + c;
-        // a row of the panel for each pass: its quarter of the chunk behind this one
-        __builtin_prefetch(panel + (j + kErrorChunk) * kGroup + c);
-        for (int r = 0; r < 4; r++) {
-          sum[r][0] += low * a[r];
-          sum[r][1] += high * a[r];
+    for (int64_t c = 0; c < kGroup; c += 4)
+      for (int64_t part = 0; part < kRowLanes; part += kPart) {
+        Lanes sum[4][2];
+        for (int r = 0; r < 4; r++) copy_two(sum[r], s->made_up[c + r] + part);
+        for (int64_t j = begin; j < end; j++) {
+          Lanes error[2];
+          copy_two(error, s->errors.data() + j * kRowLanes + part);
+          const double* a = panel + j * kGroup + c;
+          // a row of the panel for each pass: its quarter of the chunk behind this one
+          if (part == 0) __builtin_prefetch(panel + (j + kErrorChunk) * kGroup + c);
+          for (int r = 0; r < 4; r++)
+            for (int half = 0; half < 2; half++) sum[r][half] += error[half] * a[r];
         }
+        for (int r = 0; r < 4; r++) copy_two(s->made_up[c + r] + part, sum[r]);
       }
-      for (int r = 0; r < 4; r++)
-        for (int half = 0; half < 2; half++) store(s->made_up[c + r] + half * kLanes, sum[r][half]);
-    }
   }
 }
+
+POTLUCK_WIDTHS(gather_errors, gather_errors_of, (const double* panel, int64_t group, RowScratch* s), (panel, group, s))
 
 // What the group would best be, given the errors before it, if it were not rounded.
 POTLUCK_EACH_WIDTH
