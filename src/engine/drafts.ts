@@ -5,6 +5,8 @@ import type { PassCost } from './pass-cost.ts';
 export const MOST_DRAFTED = 15;
 /** How much the last token that was looked for counts in the share of those that came. */
 const NEW = 0.15;
+/** A draft has to give so many times the tokens a second: what it costs is a mean of passes of a machine that does other things, too. */
+const LEAST_GAIN = 1.15;
 /** A draft never counts as sure. */
 const MOST_LIKELY = 0.97;
 
@@ -35,11 +37,11 @@ export class Drafts {
     this.#came = comes ? this.#came + 1 : this.#found.length;
   }
 
-  /** The number of tokens that gives the most for the time of the pass; 0 where none does better than no draft. */
+  /** The number of tokens that gives the most for the time of the pass; 0 where none is clearly better than no draft. */
   #worth(most: number, cost: PassCost): number {
     const likely = Math.min(this.#likely, MOST_LIKELY);
     let best = 0;
-    let rate = 1; // tokens in the time of a pass of one
+    let rate = LEAST_GAIN; // tokens in the time of a pass of one; without a draft it is 1
     let tokens = 1; // that such a pass gives: one, and each drafted one if all before it came
     let all = 1;
     for (let drafted = 1; drafted <= most; drafted++) {

@@ -80,9 +80,24 @@ describe('how much is drafted', () => {
       return passes;
     };
     const results = Array.from({ length: 8 }, () => true);
-    expect(cost(0.5).of(3)).toBeCloseTo(2, 2);
+    expect(cost(0.5).of(3)).toBeCloseTo(2, 1);
     expect(after(results, cost(0.02))).toBeGreaterThan(after(results, cost(0.3)));
     expect(after(results, cost(1))).toBe(0);
+  });
+
+  it('is tried again some time after it was too dear, and not given up for one slow pass', () => {
+    const results = Array.from({ length: 8 }, () => true);
+    const cost = new PassCost();
+    const passes = (count: number, tokens: number, milliseconds: number) => {
+      for (let i = 0; i < count; i++) cost.note(tokens, milliseconds);
+    };
+    passes(5, 1, 10);
+    passes(1, 4, 10_000);
+    expect(after(results, cost)).toBeGreaterThan(0);
+    passes(40, 4, 40);
+    expect(after(results, cost)).toBe(0);
+    passes(100, 1, 10);
+    expect(after(results, cost)).toBeGreaterThan(0);
   });
 
   it('counts each token of a draft that came', () => {
