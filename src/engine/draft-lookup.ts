@@ -19,7 +19,8 @@ export class DraftLookup {
     if (end < REPEATED || most < 1) return [];
     const place = this.#places[this.#hash(tokens, end)]!;
     if (place === 0) return [];
-    for (let back = 1; back <= REPEATED; back++) if (tokens[place - back] !== tokens[end - back]) return []; // another one with the same hash
+    // Other tokens may have the same hash.
+    for (let back = 1; back <= REPEATED; back++) if (tokens[place - back] !== tokens[end - back]) return [];
     const draft: number[] = [];
     // Behind the end of the text its draft goes on: what repeats itself all the time is drafted, too.
     for (let at = place; draft.length < most; at++) draft.push(at < end ? tokens[at]! : draft[at - end]!);

@@ -5,14 +5,14 @@ import type { PassCost } from './pass-cost.ts';
 export const MOST_DRAFTED = 15;
 /** How much the last token that was looked for counts in the share of those that came. */
 const NEW = 0.15;
-/** A draft has to give so many times the tokens a second: what it costs is a mean of passes of a machine that does other things, too. */
+/** A draft has to give so many times the tokens a second: what it costs is a mean, on a machine that does other things, too. */
 const LEAST_GAIN = 1.15;
 /** A draft never counts as sure. */
 const MOST_LIKELY = 0.97;
 
 /**
- * Drafts the next tokens of one answer from the text so far, as many as pay. What they are worth is known without drafting: the first token that the
- * lookup finds is compared with the one that is drawn, whether it was in a pass or not.
+ * Drafts the next tokens of one answer from the text so far, as many as pay. What they are worth is known without drafting: the
+ * first token that the lookup finds is compared with the one that is drawn, whether it was in a pass or not.
  */
 export class Drafts {
   readonly #lookup = new DraftLookup();

@@ -9,13 +9,8 @@
 
 #include "half.h"
 
-// One copy of a loop for each vector width that the processor may have; all give the same bits.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define POTLUCK_EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define POTLUCK_EACH_WIDTH
-#endif
-// The same for a template over vectors of that width: a compiler takes wider ones apart in memory.
+// A function for each vector width that the processor may have, of a template over vectors of that width: a compiler takes wider
+// ones apart in memory. Where a template does not name them, it is loops that the compiler makes vectors of. All give the same bits.
 #define POTLUCK_INLINE inline __attribute__((always_inline))
 #if defined(__x86_64__)
 #define POTLUCK_WIDTHS(name, of, arguments, ...)                                                          \
@@ -207,8 +202,8 @@ POTLUCK_INLINE void gather_errors_of(const double* panel, int64_t group, RowScra
 POTLUCK_WIDTHS(gather_errors, gather_errors_of, (const double* panel, int64_t group, RowScratch* s), (panel, group, s))
 
 // What the group would best be, given the errors before it, if it were not rounded.
-POTLUCK_EACH_WIDTH
-void fill_wanted(const double* panel, int64_t group, RowScratch* s) {
+template <class>
+POTLUCK_INLINE void fill_wanted_of(const double* panel, int64_t group, RowScratch* s) {
   double error[kGroup][kRowLanes];
   for (int64_t c = 0; c < kGroup; c++)
     for (int64_t l = 0; l < kRowLanes; l++) {
@@ -219,9 +214,11 @@ void fill_wanted(const double* panel, int64_t group, RowScratch* s) {
     }
 }
 
+POTLUCK_WIDTHS(fill_wanted, fill_wanted_of, (const double* panel, int64_t group, RowScratch* s), (panel, group, s))
+
 // For each lane a scale of candidates, the one with the least squared error weighted by D.
-POTLUCK_EACH_WIDTH
-void fit_scales(const double* panel, int64_t group, RowScratch* s) {
+template <class>
+POTLUCK_INLINE void fit_scales_of(const double* panel, int64_t group, RowScratch* s) {
   double extreme[kRowLanes] = {}, least[kRowLanes], weight[kGroup];
   for (int64_t c = 0; c < kGroup; c++) {
     weight[c] = panel[(group + c) * kGroup + c];
@@ -262,9 +259,11 @@ void fit_scales(const double* panel, int64_t group, RowScratch* s) {
   }
 }
 
+POTLUCK_WIDTHS(fit_scales, fit_scales_of, (const double* panel, int64_t group, RowScratch* s), (panel, group, s))
+
 // Rounds the group with the scales found. nibbles: [kGroup, kRowLanes].
-POTLUCK_EACH_WIDTH
-void round_group(const double* panel, int64_t group, RowScratch* s, uint8_t* nibbles) {
+template <class>
+POTLUCK_INLINE void round_group_of(const double* panel, int64_t group, RowScratch* s, uint8_t* nibbles) {
   for (int64_t c = 0; c < kGroup; c++) {
     double* error = s->errors.data() + (group + c) * kRowLanes;
     for (int64_t l = 0; l < kRowLanes; l++) {
@@ -278,6 +277,8 @@ void round_group(const double* panel, int64_t group, RowScratch* s, uint8_t* nib
     }
   }
 }
+
+POTLUCK_WIDTHS(round_group, round_group_of, (const double* panel, int64_t group, RowScratch* s, uint8_t* nibbles), (panel, group, s, nibbles))
 
 }  // namespace
 

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kW4Tokens = 4, kStreams = 2;
 
-// A pair of 16-bit lanes takes 32 products of a row. The first begins with -8 * sum(q), so it ends with at least
-// -8 * 127 * 32 = -32512 and at most 15 * 127 * 16 = 30480; on the way it may wrap around.
+// A pair of 16-bit lanes takes 32 products of a row, 16 each. The first begins with -8 * sum(q): at each step it is from
+// -8 * 127 * 32 = -32512 to 32512, the second within 15 * 127 * 16 = 30480.
 template <int T, class Use>
 inline void w4_group(const uint8_t* nibbles, const uint8_t* q, const uint8_t* bias, size_t stride, const Use& use) {
   const __m256i ones = _mm256_set1_epi16(1), first = _mm256_set1_epi32(0xffff);

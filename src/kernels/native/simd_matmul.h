@@ -56,7 +56,8 @@ struct Blocks {
     }
   }
 
-  // The same for 8 bits, where all groups have one scale: it comes last.
+  // The same for 8 bits, where all groups have one scale: it comes last. One loop for both, with a call for what differs, was
+  // compiled to half the speed of 4 bits with 16 registers.
   void a8_groups(const uint8_t* group, size_t count, const uint8_t* q, const uint8_t* scale, const uint8_t* bias,
                  Sums<B * T>& acc) const {
     Sums<B * T> block;
