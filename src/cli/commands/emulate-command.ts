@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { PotluckError } from '../../errors/errors.ts';
 import { parsePort } from '../option-values.ts';
+import { draftsOption } from './drafts-option.ts';
 import { type EmulationFlags, emulationOptions, withDevices, withEmulation } from './emulation-flags.ts';
 
 export function addEmulateCommand(program: Command): void {
@@ -15,8 +16,9 @@ export function addEmulateCommand(program: Command): void {
       'API port of the first device, then every second one (default: free ones)',
       text => parsePort('--port', text),
     )
-    .action(async (flags: EmulationFlags & { readonly port?: number }) => {
-      const { port, devices } = flags;
+    .addOption(draftsOption())
+    .action(async (flags: EmulationFlags & { readonly port?: number; readonly drafts: boolean }) => {
+      const { port, devices, drafts } = flags;
       if (port !== undefined && (port < 1 || port + 2 * devices - 1 > 65535)) {
         throw new PotluckError(
           'BAD_OPTION',
@@ -24,6 +26,6 @@ export function addEmulateCommand(program: Command): void {
         );
       }
       const { emulate } = await import('../emulate/emulate.ts');
-      await emulate({ ...(await emulationOptions(flags)), ...(port === undefined ? {} : { port }) });
+      await emulate({ ...(await emulationOptions(flags)), drafts, ...(port === undefined ? {} : { port }) });
     });
 }

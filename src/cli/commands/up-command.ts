@@ -15,6 +15,7 @@ import {
 } from '../option-values.ts';
 import { builtInModel } from '../project.ts';
 import { rememberedModel } from '../remembered-model.ts';
+import { draftsOption } from './drafts-option.ts';
 
 export function addUpCommand(program: Command): void {
   program
@@ -76,10 +77,7 @@ export function addUpCommand(program: Command): void {
     .option('--max-tokens <n>', 'most tokens of one answer', text =>
       parseInteger('--max-tokens', text, 1, 1 << 20),
     )
-    .option(
-      '--no-drafts',
-      'do not guess at the next tokens from the text so far (answers are the same with and without)',
-    )
+    .addOption(draftsOption())
     .option(
       '--backend <which>',
       'what computes: auto, native or onnxruntime',
