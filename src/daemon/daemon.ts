@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import bonjour from 'bonjour-service';
 import { type ConsolaInstance, createConsola } from 'consola';
+import type { WebSocket } from 'ws';
 import type { ApiHost, ApiModel, ListedModel } from '../api/host.ts';
 import { type Cluster, createCluster } from '../cluster/cluster.ts';
 import type { ClusterHost } from '../cluster/cluster-host.ts';
@@ -142,7 +143,7 @@ class Daemon {
       arrivals: this.#arrivals,
       readers: tileReaders(this.#store),
       patience: PATIENCE,
-      onControl: (socket, host) => this.#running().acceptLink(socket, host),
+      onControl: (socket, host) => this.#acceptLink(socket, host),
       onError: error => this.#log.warn(error.message),
     });
     this.#api = await openApiServer(apiHost, apiPort, this.#apiHost(), {
@@ -162,6 +163,13 @@ class Daemon {
     this.#cluster.start();
     this.#looking = setInterval(() => this.#keeper.tick(), LOOK_MILLISECONDS);
     this.#looking.unref();
+  }
+
+  /** Who connects before there is a cluster is refused, and tries again by itself. */
+  #acceptLink(socket: WebSocket, host: string): void {
+    if (this.#cluster !== null) return this.#cluster.acceptLink(socket, host);
+    socket.on('error', error => this.#log.info(`A link that came too early broke: ${error.message}`));
+    socket.terminate();
   }
 
   running(closeAll: () => Promise<void>): RunningDaemon {

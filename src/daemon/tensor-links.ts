@@ -2,6 +2,7 @@ import { type IncomingMessage, request } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { PotluckError } from '../errors/errors.ts';
+import { refuseUpgrade } from './refuse-upgrade.ts';
 
 /**
  * The raw streams between hub and spokes: an HTTP upgrade on the link port, then frames (docs/wire-format.md). The
@@ -30,10 +31,7 @@ export class TensorArrivals {
     const deviceId = String(message.headers['x-potluck-device'] ?? '');
     const fits =
       message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
-    if (!fits || this.#arrived.length >= MOST_WAITING) {
-      socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
-      return;
-    }
+    if (!fits || this.#arrived.length >= MOST_WAITING) return refuseUpgrade(socket, '400 Bad Request');
     socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`);
     if (head.length > 0) socket.unshift(head);
     tune(socket);

@@ -105,6 +105,35 @@ test('reads that never end do not keep their turns', async () => {
   for (const reason of await Promise.all(asked)) expect(String(reason)).toMatch(/500|DEADLINE/);
 });
 
+/** Asks for an upgrade; the socket closes only when it is told to. */
+function upgrade(port: number, where: string): Socket {
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  open.push(() => socket.destroy());
+  socket.on('error', () => undefined);
+  socket.write(`GET ${where} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n`);
+  return socket;
+}
+
+test.each([
+  ['/potluck/tensor', '400 Bad Request'],
+  ['/nothing', '404 Not Found'],
+])('a peer that resets or keeps a refused upgrade of %s does no harm', async (where, status) => {
+  const { port } = await serve(PATIENCE);
+  for (let i = 0; i < 50; i++) {
+    const socket = upgrade(port, where);
+    await once(socket, i % 2 === 0 ? 'data' : 'connect');
+    socket.resetAndDestroy();
+  }
+  const kept = upgrade(port, where);
+  const closed = new Promise(resolve => kept.once('close', resolve));
+  const [answer] = await once(kept, 'data');
+  expect(String(answer)).toContain(status);
+  const writing = setInterval(() => kept.write('x'), 5);
+  await closed;
+  clearInterval(writing);
+  expect(await fetched(port, 'b')).toBe(4096);
+});
+
 test('many that ask at once all get their turn', async () => {
   const { port } = await serve(PATIENCE);
   const all = Array.from({ length: 20 }, () => fetched(port, 'b'));
