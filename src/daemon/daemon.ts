@@ -273,7 +273,6 @@ class Daemon {
   #apiHost(): ApiHost {
     return {
       version,
-      allowedHosts: [],
       now: () => Date.now(),
       models: () => this.#listModels(),
       state: () => this.#cluster?.view().state ?? 'waiting',
