@@ -21,6 +21,7 @@ import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
 import { type AskOne, askOthers, RECOVER_MILLISECONDS } from './ask-others.ts';
+import { type Close, closeAfter, closeAll } from './close-all.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
 import { fetchEmbeddingRow } from './embedding-rows.ts';
@@ -52,10 +53,7 @@ const ALIASES = ['default', 'potluck'];
 
 /** Starts a daemon; resolves when both ports listen. Rejects with what keeps it from starting, and leaves nothing open. */
 export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon> {
-  const opened: (() => Promise<void> | void)[] = [];
-  const closeAll = async () => {
-    for (const close of opened.splice(0).reverse()) await close();
-  };
+  const opened: Close[] = [];
   try {
     const folder = openDataFolder(options.dataFolder);
     opened.push(() => folder.release());
@@ -69,10 +67,9 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
     const daemon = new Daemon(options, folder, compute, store);
     opened.push(() => daemon.close());
     await daemon.open();
-    return daemon.running(closeAll);
+    return daemon.running(opened);
   } catch (error) {
-    await closeAll();
-    throw error;
+    return closeAfter(error, opened);
   }
 }
 
@@ -172,7 +169,8 @@ class Daemon {
     socket.terminate();
   }
 
-  running(closeAll: () => Promise<void>): RunningDaemon {
+  /** `opened`: all that there is to close when it is stopped. */
+  running(opened: Close[]): RunningDaemon {
     let finish: () => void = () => undefined;
     const finished = new Promise<void>(resolve => {
       finish = resolve;
@@ -184,20 +182,22 @@ class Daemon {
       deviceId: this.#folder.deviceId,
       finished,
       stop: () => {
-        stopping ??= closeAll().then(finish);
+        stopping ??= closeAll(opened).finally(finish);
         return stopping;
       },
     };
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
     clearInterval(this.#looking);
-    await this.#cluster?.stop({ leave: true });
-    await this.#engine.close();
-    await this.#api?.close();
-    await this.#links?.close();
-    this.#arrivals.close();
-    await this.#served.close();
+    return closeAll([
+      () => this.#served.close(),
+      () => this.#links?.close(),
+      () => this.#arrivals.close(),
+      () => this.#api?.close(),
+      () => this.#engine.close(),
+      () => this.#cluster?.stop({ leave: true }),
+    ]);
   }
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */

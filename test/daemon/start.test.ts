@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -32,6 +32,15 @@ async function freePort(): Promise<number> {
   await new Promise(resolve => server.close(resolve));
   return port;
 }
+
+test('a daemon that cannot close everything has stopped all the same, and says what it was', async () => {
+  const daemon = await startDaemon(options({}));
+  rmSync(join(folder, 'lock'));
+  mkdirSync(join(folder, 'lock'));
+  await expect(daemon.stop()).rejects.toThrow('lock');
+  await daemon.finished;
+  await expect(fetch(`${daemon.apiUrl}/healthz`)).rejects.toThrow();
+});
 
 test('a device that connects before the daemon has started is refused, and the start goes on', async () => {
   const linkPort = await freePort();
