@@ -48,6 +48,8 @@ const LOOK_MILLISECONDS = 500;
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 /** Manifest, constants and tokenizer of a model come from another device within this time. */
 const RECEIVE_MILLISECONDS = 60_000;
+/** A plan that took longer to activate was given up. */
+const STREAM_MILLISECONDS = 90_000;
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
@@ -80,7 +82,11 @@ class Daemon {
   readonly #compute: LoadedBackend;
   readonly #store: ModelStore;
   readonly #log: ConsolaInstance;
-  readonly #arrivals = new TensorArrivals();
+  readonly #arrivals = new TensorArrivals({
+    isMember: id => this.#cluster?.view().members.some(member => member.id === id) ?? false,
+    timers: TIMERS,
+    patience: STREAM_MILLISECONDS,
+  });
   readonly #runner = new PlanRunner(TIMERS);
   readonly #engine: Engine;
   readonly #plans: PlanHost;

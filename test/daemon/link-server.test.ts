@@ -5,6 +5,7 @@ import { afterEach, expect, test } from 'vitest';
 import { httpGetter } from '../../src/daemon/http-get.ts';
 import { type LinkServer, openLinkServer } from '../../src/daemon/link-server.ts';
 import { TensorArrivals } from '../../src/daemon/tensor-links.ts';
+import { TIMERS } from '../../src/daemon/timers.ts';
 import { PATIENCE, type TransferPatience, transferMilliseconds } from '../../src/daemon/transfer-deadline.ts';
 import type { PotluckError } from '../../src/errors/errors.ts';
 
@@ -24,7 +25,7 @@ async function serve(patience: TransferPatience) {
   const server: LinkServer = await openLinkServer({
     port: 0,
     patience,
-    arrivals: new TensorArrivals(),
+    arrivals: new TensorArrivals({ isMember: () => true, timers: TIMERS, patience: 60_000 }),
     readers: {
       readTile: (sha256, memory) =>
         sha256.startsWith('c') ? hung : Promise.resolve(memory(sha256.startsWith('b') ? 4096 : LARGE)),
