@@ -175,6 +175,28 @@ test('a device that gives a byte now and then is given up', async () => {
   });
 });
 
+test.each(['reset', 'abort'])('a transfer that ends in the middle (%s) is a lost device', async how => {
+  const gone = new AbortController();
+  const server: Server = createServer((_, response) => {
+    response.writeHead(200, { 'content-length': '100000' });
+    response.write('x');
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  open.push(() => server.close());
+  open.push(() => server.closeAllConnections());
+  const { port } = server.address() as AddressInfo;
+  const body = await httpGetter('127.0.0.1', port, PATIENCE)(path('a'), gone.signal);
+  const all = async () => {
+    for await (const _ of body)
+      if (how === 'reset') server.closeAllConnections();
+      else gone.abort();
+  };
+  await expect(all()).rejects.toMatchObject({
+    code: 'DEVICE_LOST',
+    message: expect.stringContaining(`${path('a')} from 127.0.0.1:${port}: `),
+  });
+});
+
 test('an answer that does not say how long it is is refused', async () => {
   const server: Server = createServer((_, response) => response.write('x'));
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
