@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import * as fileSystem from 'node:fs/promises';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { releaseLock, takeLock } from '../daemon/process-lock.ts';
+import { isLockFile, releaseLock, takeLock } from '../daemon/process-lock.ts';
 import { TIMERS } from '../daemon/timers.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
@@ -56,7 +56,7 @@ export async function listModels({ home, builtIn }: ModelPlaces): Promise<Instal
   for (const name of await namesIn(home))
     if (name.startsWith('device-')) models.push(...(await receivedBy(join(home, name))));
   for (const name of await namesIn(downloadsFolder(home)))
-    if (!name.endsWith('.lock')) models.push(await downloadAt(join(downloadsFolder(home), name), name));
+    if (!isLockFile(name, '.lock')) models.push(await downloadAt(join(downloadsFolder(home), name), name));
   return models;
 }
 

@@ -65,6 +65,7 @@ test('lists what comes along, what was pulled, what devices received, and downlo
   await mkdir(join(home, 'models', 'broken'));
   await mkdir(join(home, 'downloads', 'home--tiny@main'), { recursive: true });
   await writeFile(join(home, 'downloads', 'home--tiny@main', 'model.safetensors.part'), 'abc');
+  await writeFile(join(home, 'downloads', 'home--tiny@main.lock.1-2'), '');
   const models = await listModels(places());
   const total = pack.manifest.tiles.length;
   expect(models).toMatchObject([
