@@ -170,7 +170,10 @@ class Daemon {
 
   /** Who connects before there is a cluster is refused, and tries again by itself. */
   #acceptLink(socket: WebSocket, host: string): void {
-    if (this.#cluster !== null) return this.#cluster.acceptLink(socket, host);
+    if (this.#cluster !== null) {
+      this.#cluster.acceptLink(socket, host);
+      return;
+    }
     socket.on('error', error => this.#log.info(`A link that came too early broke: ${error.message}`));
     socket.terminate();
   }

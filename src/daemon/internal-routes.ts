@@ -114,11 +114,7 @@ function negativeLogProbability(row: Float32Array, id: number): number {
 }
 
 /** The greedy continuation of token ids; ends where `signal` aborts. */
-async function generate(
-  engine: HubEngine,
-  body: v.InferOutput<typeof generateSchema>,
-  signal: AbortSignal,
-) {
+async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSchema>, signal: AbortSignal) {
   const request = {
     prompt: body.tokens,
     generated: [],

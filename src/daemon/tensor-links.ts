@@ -45,8 +45,10 @@ export class TensorArrivals {
     const deviceId = String(message.headers['x-potluck-device'] ?? '');
     const fits =
       message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
-    if (!fits || this.#closed || !this.#options.isMember(deviceId))
-      return refuseUpgrade(socket, '400 Bad Request');
+    if (!fits || this.#closed || !this.#options.isMember(deviceId)) {
+      refuseUpgrade(socket, '400 Bad Request');
+      return;
+    }
     socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`);
     if (head.length > 0) socket.unshift(head);
     tune(socket);
