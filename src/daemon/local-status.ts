@@ -95,7 +95,12 @@ export function localStatus(
 ): LocalStatus {
   const open = host.current;
   const memory = { budgetBytes: keeper.budget, account: { ...keeper.account }, ...processMemory() };
-  const parts = { memory, notes: withinLimits(notes), engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
+  const parts = {
+    memory,
+    notes: withinLimits(notes),
+    engine: hub ? engineStatus(hub.engine) : null,
+    allreduce: null,
+  };
   const nothing = { tiles: 0, tileBytes: 0, window: null, experts: null, kvPages: 0 };
   if (!open) return { ...parts, ...nothing, computeMicroseconds: 0, saturated: 0 };
   const bytesOf = (tiles: readonly number[]) =>
