@@ -3,7 +3,7 @@ import { asPotluckError, PotluckError } from '../errors/errors.ts';
 /** Gives back one thing that was opened. */
 export type Close = () => Promise<unknown> | unknown;
 
-/** Closes what was opened, the last first and all of it, whatever fails; leaves `opened` empty. Rejects with the first failure. */
+/** Closes what was opened, the last first and all of it, whatever fails; leaves `opened` empty. Rejects with the failure, or all of them. */
 export async function closeAll(opened: Close[]): Promise<void> {
   const failures: unknown[] = [];
   for (const close of opened.splice(0).reverse()) {
@@ -13,7 +13,9 @@ export async function closeAll(opened: Close[]): Promise<void> {
       failures.push(error);
     }
   }
-  if (failures.length > 0) throw failures[0];
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1)
+    throw new AggregateError(failures, failures.map(failure => asPotluckError(failure).message).join(' '));
 }
 
 /** The same behind a failure: rejects with that, and says what then could not be closed either. */

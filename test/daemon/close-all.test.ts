@@ -15,13 +15,15 @@ function opened() {
 
 test('what fails to close does not keep the rest open', async () => {
   const { closed, list } = opened();
-  await expect(closeAll(list)).rejects.toThrow('c failed');
+  await expect(closeAll(list)).rejects.toThrow('c failed b failed');
   expect(closed).toEqual(['d', 'c', 'b', 'a']);
   expect(list).toEqual([]);
 });
 
 test('a failure stays what is told, with what could not be closed behind it', async () => {
   const failure = new PotluckError('MEMORY_TOO_SMALL', 'Too small.');
+  const one = new Error('alone');
+  await expect(closeAll([() => Promise.reject(one)])).rejects.toBe(one);
   await expect(closeAfter(failure, [() => undefined])).rejects.toBe(failure);
   await expect(closeAfter(failure, opened().list)).rejects.toMatchObject({
     code: 'MEMORY_TOO_SMALL',
