@@ -22,6 +22,7 @@ const sandwichNames = {
 };
 
 const gemmaFields = {
+  hidden_activation: v.nullish(v.string()),
   query_pre_attn_scalar: v.nullish(positive(1e6)),
   attn_logit_softcapping: v.nullish(positive(1e6)),
   final_logit_softcapping: v.nullish(positive(1e6)),
@@ -33,6 +34,8 @@ type GemmaFields = v.InferOutput<v.ObjectSchema<typeof gemmaFields, undefined>>;
 /** Norm weights are stored as what is over 1, embeddings are scaled, GELU, soft caps. */
 const gemmaFeatures = (c: CommonFields & GemmaFields) => ({
   normOffset: 1,
+  // Their hidden_act is not in use.
+  activation: c.hidden_activation ?? 'gelu_pytorch_tanh',
   embeddingScale: Math.sqrt(c.hidden_size),
   bufferedScale: true,
   biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
@@ -40,7 +43,15 @@ const gemmaFeatures = (c: CommonFields & GemmaFields) => ({
   unsupported: c.use_bidirectional_attention ? 'use_bidirectional_attention' : undefined,
 });
 
-const gemmaDefaults = { tied: true, headDim: 256, slidingWindow: 4096, maxPositions: 8192 };
+const gemmaDefaults = {
+  tied: true,
+  headDim: 256,
+  kvHeads: 4,
+  slidingWindow: 4096,
+  maxPositions: 8192,
+  stopTokens: [1],
+  beginToken: 2,
+};
 
 /** Gemma 2: every other layer slides, the first one does. */
 export const gemma2 = defineArchitecture({
@@ -104,8 +115,8 @@ export const gemma3 = defineArchitecture({
   features: gemma3Features,
 });
 
-/** What text_config leaves out where it is the first published kind: sizes of the 4B model. */
-const TEXT_DEFAULTS = { vocab_size: 262208, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 256 };
+/** Sizes that text_config leaves out in the first published kind, of the 4B model. */
+const TEXT_DEFAULTS = { vocab_size: 262208, num_attention_heads: 8 };
 
 /** The text config of a model that also sees, with the ids that stand beside it. */
 function textConfig(config: unknown): unknown {

@@ -24,12 +24,14 @@ const features = (c: Fields) => ({
   biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
 });
 
+const defaults = { normEpsilon: 1e-5, stopTokens: [50279] };
+
 /** OLMo 2. */
 export const olmo2 = defineArchitecture({
   modelType: 'olmo2',
   className: 'Olmo2ForCausalLM',
   names,
-  defaults: { normEpsilon: 1e-5 },
+  defaults,
   fields,
   features: c => ({ ...features(c), windows: false }),
 });
@@ -39,7 +41,7 @@ export const olmo3 = defineArchitecture({
   modelType: 'olmo3',
   className: 'Olmo3ForCausalLM',
   names,
-  defaults: { normEpsilon: 1e-5, slidingWindow: 4096 },
+  defaults: { ...defaults, theta: 500000, slidingWindow: 4096 },
   fields,
   features: c => ({ ...features(c), slides: i => (i + 1) % 4 !== 0 }),
 });

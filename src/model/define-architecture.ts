@@ -20,7 +20,6 @@ const commonFields = {
   num_key_value_heads: v.nullish(count(1024)),
   head_dim: v.nullish(count(1024)),
   hidden_act: v.nullish(v.string()),
-  hidden_activation: v.nullish(v.string()),
   max_position_embeddings: v.nullish(count(2 ** 24)),
   rms_norm_eps: v.nullish(positive(1)),
   tie_word_embeddings: v.nullish(v.boolean()),
@@ -33,7 +32,7 @@ const commonFields = {
 };
 export type CommonFields = v.InferOutput<v.ObjectSchema<typeof commonFields, undefined>>;
 
-/** What config.json means where it leaves something out. */
+/** What config.json means where it leaves something out: the defaults of the family's class in transformers. */
 export interface ConfigDefaults {
   readonly tied?: boolean;
   readonly normEpsilon?: number;
@@ -41,14 +40,22 @@ export interface ConfigDefaults {
   readonly maxPositions?: number;
   /** Else width / heads. */
   readonly headDim?: number;
+  /** Else as many as query heads. */
+  readonly kvHeads?: number;
   /** Of layers that slide. */
   readonly slidingWindow?: number;
+  /** See RopeContext. */
+  readonly originalPositions?: number;
+  readonly stopTokens?: readonly number[];
+  readonly beginToken?: number;
 }
 
 /** How a model differs from the plainest one (see plainFeatures). */
 export interface Features {
   readonly norms?: Partial<ModelShape['norms']>;
   readonly biases?: Partial<ModelShape['biases']>;
+  /** Name of the activation; hidden_act, or else silu, where this is left out. */
+  readonly activation?: string;
   /** Of each head: overrides the size that config.json gives. */
   readonly scoreScale?: number;
   readonly scoreCap?: number;
@@ -137,7 +144,7 @@ function modelConfig(
   const { file } = place;
   if (c.quantization_config) throw unsupported(place, 'a quantization_config', 'weights in BF16, F16 or F32');
   if (features.unsupported) throw unsupported(place, features.unsupported, 'the usual values');
-  const kvHeads = c.num_key_value_heads ?? c.num_attention_heads;
+  const kvHeads = orDefault(c.num_key_value_heads, defaults.kvHeads) ?? c.num_attention_heads;
   const headDim = c.head_dim ?? defaults.headDim ?? c.hidden_size / c.num_attention_heads;
   if (c.num_attention_heads % kvHeads !== 0)
     throw invalidCheckpoint(
@@ -149,7 +156,8 @@ function modelConfig(
   const layers = c.num_hidden_layers;
   const maxPositions = c.max_position_embeddings ?? defaults.maxPositions ?? 2048;
   const kinds = features.rotations ?? ['full_attention'];
-  const rope = { headDim, maxPositions, theta: defaults.theta ?? 10000, file };
+  const { theta = 10000, originalPositions } = defaults;
+  const rope = { headDim, maxPositions, originalPositions, theta, file };
   const rotations = kinds.map(kind => readRotation(c, rope, kind));
   const stops = c.eos_token_id ?? [];
   return {
@@ -164,7 +172,7 @@ function modelConfig(
       vocabulary: c.vocab_size,
       context: longestContext(c, maxPositions),
       normEpsilon: c.rms_norm_eps ?? defaults.normEpsilon ?? 1e-6,
-      activation: activation(c, place),
+      activation: activation(features.activation ?? c.hidden_act ?? 'silu', place),
       ...given(features),
       rotations,
       layerFeatures: layerFeatures(c, defaults, features, rotations, kinds, place),
@@ -176,8 +184,16 @@ function modelConfig(
     logitScale: features.logitScale ?? 1,
     stopTokens: typeof stops === 'number' ? [stops] : stops,
     beginToken: c.bos_token_id ?? null,
+    usualTokens: {
+      stopTokens: (c.eos_token_id === undefined ? defaults.stopTokens : undefined) ?? [],
+      beginToken: (c.bos_token_id === undefined ? defaults.beginToken : undefined) ?? null,
+    },
   };
 }
+
+/** A field that is left out means the default; null does not. */
+const orDefault = <T>(field: T | null | undefined, byDefault: T | undefined): T | null | undefined =>
+  field === undefined ? byDefault : field;
 
 /** Those features that are numbers of the shape. */
 function given(features: Features): Partial<ModelShape> {
@@ -200,8 +216,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_new: 'gelu-tanh',
 };
 
-function activation(c: CommonFields, place: Place): Activation {
-  const name = c.hidden_activation ?? c.hidden_act ?? 'silu';
+function activation(name: string, place: Place): Activation {
   const found = ACTIVATIONS[name];
   if (found) return found;
   throw unsupported(place, `the activation ${name.slice(0, 50)}`, Object.keys(ACTIVATIONS).join(', '));
@@ -216,7 +231,7 @@ function layerFeatures(
   place: Place,
 ): ModelShape['layerFeatures'] {
   const layers = c.num_hidden_layers;
-  const window = c.sliding_window ?? defaults.slidingWindow;
+  const window = orDefault(c.sliding_window, defaults.slidingWindow) ?? 0;
   const types = c.layer_types;
   if (types && types.length !== layers)
     throw invalidCheckpoint(place.file, `layer_types has ${types.length} layers, not ${layers}`);
@@ -225,9 +240,11 @@ function layerFeatures(
     if (type !== 'full_attention' && type !== 'sliding_attention')
       throw unsupported(place, `layers of ${type.slice(0, 50)}`, 'full_attention, sliding_attention');
     const slides = type === 'sliding_attention' && features.windows !== false;
+    if (slides && window === 0)
+      throw unsupported(place, 'layers that slide and no sliding_window', 'a window where layers slide');
     const rotates = features.rotates?.(layer) ?? true;
     return {
-      window: slides ? (window ?? 0) : 0,
+      window: slides ? window : 0,
       rotation: rotates ? Math.max(0, rotations.length === 1 ? 0 : kinds.indexOf(type)) : -1,
       experts: features.experts !== undefined && (features.hasExperts?.(layer) ?? true),
     };

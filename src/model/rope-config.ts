@@ -47,6 +47,8 @@ export type RopeFields = v.InferOutput<v.ObjectSchema<typeof ropeFields, undefin
 export interface RopeContext {
   readonly headDim: number;
   readonly maxPositions: number;
+  /** Positions before stretching, where config.json does not say; else maxPositions. */
+  readonly originalPositions?: number | undefined;
   /** Where config.json does not say. */
   readonly theta: number;
   readonly file: string;
@@ -111,7 +113,10 @@ function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeCo
     return value;
   };
   const original =
-    rope.original_max_position_embeddings ?? c.original_max_position_embeddings ?? maxPositions;
+    rope.original_max_position_embeddings ??
+    c.original_max_position_embeddings ??
+    context.originalPositions ??
+    maxPositions;
   const llama3 = known === 'llama3';
   const low = llama3 ? need('low_freq_factor', rope.low_freq_factor) : 1;
   const high = llama3 ? need('high_freq_factor', rope.high_freq_factor) : 4;

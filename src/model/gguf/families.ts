@@ -139,7 +139,6 @@ export function findGgufFamily(fields: MetadataFields): GgufFamily {
 function gemmaConfig(fields: MetadataFields, largest: number): Record<string, unknown> {
   const isLargest = fields.number('{arch}.block_count') === largest;
   return {
-    hidden_act: 'gelu_pytorch_tanh',
     hidden_activation: 'gelu_pytorch_tanh',
     sliding_window: fields.optionalNumber('{arch}.attention.sliding_window') ?? 4096,
     query_pre_attn_scalar: isLargest
