@@ -7,6 +7,7 @@ import {
   positive,
 } from './define-architecture.ts';
 import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
+import { rotationsByKind } from './rope-config.ts';
 
 const layer = 'model.layers.{layer}.';
 
@@ -69,21 +70,9 @@ export const gemma2 = defineArchitecture({
   }),
 });
 
-/** Before transformers 5 the base of layers that slide stood beside that of the others, and scaling was of those alone. */
-function nestRotations(config: unknown): unknown {
-  if (typeof config !== 'object' || config === null) return config;
-  const c = config as Record<string, unknown>;
-  if (c.rope_parameters !== undefined && c.rope_parameters !== null) return c;
-  const { rope_theta: theta = 1e6, rope_local_base_freq: local = 1e4, rope_scaling: scaling } = c;
-  const scaled = typeof scaling === 'object' ? scaling : {};
-  return {
-    ...c,
-    rope_parameters: {
-      full_attention: { rope_theta: theta, ...scaled },
-      sliding_attention: { rope_theta: local, rope_type: 'default' },
-    },
-  };
-}
+/** Layers that slide turn by a base of their own, which stood beside the other before transformers 5. */
+const nestRotations = (config: unknown): unknown =>
+  rotationsByKind(config, c => c.rope_local_base_freq ?? 10000);
 
 /** Gemma 3: five of six layers slide, and those turn by a base of their own. */
 const gemma3Definition = {

@@ -93,6 +93,34 @@ function ropeOf(c: RopeFields, kind: LayerKind): Rope {
   return given[kind] ?? given.full_attention;
 }
 
+/**
+ * A config of a family that scales positions in layers of full attention alone, with its rotations by kind of layer, as
+ * transformers has them from version 5 on. `slidingTheta`: the base of layers that slide where rope_parameters does not say it;
+ * that of the others where it gives undefined.
+ */
+export function rotationsByKind(
+  config: unknown,
+  slidingTheta: (c: Record<string, unknown>) => unknown = () => undefined,
+): unknown {
+  if (typeof config !== 'object' || config === null) return config;
+  const c = config as Record<string, unknown>;
+  const given = (c.rope_parameters ?? c.rope_scaling ?? {}) as Record<string, unknown>;
+  if (typeof given !== 'object') return config;
+  const nested = 'full_attention' in given || 'sliding_attention' in given;
+  const theta = slidingTheta(c) ?? (nested ? c.rope_theta : (given.rope_theta ?? c.rope_theta));
+  return {
+    ...c,
+    rope_parameters: {
+      full_attention: withTheta(nested ? given.full_attention : given, c.rope_theta),
+      sliding_attention: withTheta(nested ? given.sliding_attention : {}, theta),
+    },
+  };
+}
+
+/** Parameters of a kind of layers, `rope_theta` among them; what is not such is left for the check of the fields. */
+const withTheta = (parameters: unknown, rope_theta: unknown): unknown =>
+  typeof parameters === 'object' ? { rope_theta, ...parameters } : (parameters ?? { rope_theta });
+
 const typeOf = (rope: Rope): string => {
   const name = rope.rope_type ?? rope.type ?? 'default';
   return OLD_NAMES[name] ?? name;

@@ -44,12 +44,12 @@ export const CONFIGS: Record<string, Config> = {
     hidden_size: 64,
     num_hidden_layers: 1,
   }),
-  'qwen3_moe, defaults': sparse('qwen3_moe', 'Qwen3MoeForCausalLM', { num_experts: 9, hidden_size: 48 }),
-  'gemma2, defaults': sparse('gemma2', 'Gemma2ForCausalLM', { hidden_act: 'gelu' }),
-  'gemma3, defaults': sparse('gemma3_text', 'Gemma3ForCausalLM', {
-    num_hidden_layers: 6,
-    num_attention_heads: 4,
+  'qwen3_moe, defaults': sparse('qwen3_moe', 'Qwen3MoeForCausalLM', {
+    num_experts: 9,
+    hidden_size: 48,
+    num_hidden_layers: 1,
   }),
+  'gemma2, defaults': sparse('gemma2', 'Gemma2ForCausalLM', { hidden_act: 'gelu' }),
   'phi3, defaults': sparse('phi3', 'Phi3ForCausalLM', { hidden_size: 48 }),
   'smollm3, defaults': sparse('smollm3', 'SmolLM3ForCausalLM', { num_hidden_layers: 4, hidden_size: 48 }),
   'olmo2, defaults': sparse('olmo2', 'Olmo2ForCausalLM', { hidden_size: 48 }),
@@ -193,6 +193,22 @@ export const CONFIGS: Record<string, Config> = {
   }),
   olmo2: of('olmo2', 'Olmo2ForCausalLM'),
   olmo3: of('olmo3', 'Olmo3ForCausalLM', { sliding_window: 6, num_hidden_layers: 4 }),
+  'olmo3, yarn': of('olmo3', 'Olmo3ForCausalLM', {
+    sliding_window: 6,
+    num_hidden_layers: 4,
+    rope_theta: 1000,
+    max_position_embeddings: 128,
+    rope_scaling: { rope_type: 'yarn', factor: 8, original_max_position_embeddings: 16 },
+  }),
+  'olmo3, rotations by kind of layer': of('olmo3', 'Olmo3ForCausalLM', {
+    sliding_window: 6,
+    num_hidden_layers: 2,
+    layer_types: ['full_attention', 'sliding_attention'],
+    rope_parameters: {
+      full_attention: { rope_type: 'linear', factor: 8, rope_theta: 1000 },
+      sliding_attention: { rope_type: 'default', rope_theta: 300 },
+    },
+  }),
   granite: of('granite', 'GraniteForCausalLM', {
     embedding_multiplier: 1.5,
     residual_multiplier: 0.22,

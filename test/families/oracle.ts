@@ -331,13 +331,17 @@ class Oracle {
     const { c } = this;
     const kind = this.slides(layer) ? 'sliding_attention' : 'full_attention';
     const given = c.rope_parameters ?? c.rope_scaling ?? {};
-    const rope: Config = given[kind] ?? given;
-    const local = c.model_type === 'gemma3_text' && kind === 'sliding_attention';
-    const theta = rope.rope_theta ?? (local ? c.rope_local_base_freq : c.rope_theta);
-    const type =
-      local && !given[kind]
-        ? 'default'
-        : (rope.rope_type ?? rope.type ?? 'default').replace(/^su$/, 'longrope');
+    const nested = given.full_attention !== undefined || given.sliding_attention !== undefined;
+    // In these families layers that slide turn by the plain rule.
+    const plainly = ['gemma3_text', 'olmo3'].includes(c.model_type) && kind === 'sliding_attention';
+    const rope: Config = nested ? (given[kind] ?? {}) : plainly ? { rope_theta: given.rope_theta } : given;
+    const theta = (plainly && c.rope_local_base_freq) || c.rope_theta;
+    return this.frequencies(rope, rope.rope_theta ?? theta, length);
+  }
+
+  frequencies(rope: Config, theta: number, length: number): { frequencies: number[]; magnitude: number } {
+    const { c } = this;
+    const type = (rope.rope_type ?? rope.type ?? 'default').replace(/^su$/, 'longrope');
     const dims = Math.floor(this.headDim * (rope.partial_rotary_factor ?? c.partial_rotary_factor ?? 1));
     const plain = (base: number) => Array.from({ length: dims / 2 }, (_, i) => base ** ((-2 * i) / dims));
     const most = c.max_position_embeddings;
