@@ -76,6 +76,16 @@ class Int4Checkpoint implements Checkpoint {
     return this.#inner.has(tensor) || this.#packedName(tensor) !== null;
   }
 
+  *tensors(): Iterable<readonly [string, readonly number[]]> {
+    for (const [name, shape] of this.#inner.tensors()) {
+      const matrix = /^(.*)\.(qweight|qzeros|scales|g_idx)$/.exec(name);
+      if (!matrix) yield [name, shape];
+      if (matrix?.[2] !== 'qweight') continue;
+      const { rows, columns } = this.#shape(matrix[1]!);
+      yield [`${matrix[1]}.weight`, [rows, columns]];
+    }
+  }
+
   expect(tensor: string, shape: readonly number[]): void {
     const name = this.#packedName(tensor);
     if (name === null) {

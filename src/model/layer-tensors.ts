@@ -115,6 +115,15 @@ export class LayerReader {
     }
   }
 
+  /** Names of all its tensors; `experts` is how many there are. */
+  names(experts: number): string[] {
+    return [...this.#sizes.keys()].flatMap(what =>
+      what.startsWith('expert') && !this.#stacked(what)
+        ? Array.from({ length: experts }, (_, expert) => this.#name(what, expert))
+        : this.#name(what, 0),
+    );
+  }
+
   has(what: LayerTensor): boolean {
     return this.#sizes.has(what);
   }

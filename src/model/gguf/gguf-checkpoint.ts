@@ -77,6 +77,10 @@ export class GgufCheckpoint implements Checkpoint {
     return this.#tensors.has(tensor);
   }
 
+  *tensors(): Iterable<readonly [string, readonly number[]]> {
+    for (const [name, { shape }] of this.#tensors) yield [name, shape];
+  }
+
   expect(tensor: string, shape: readonly number[]): void {
     const actual = this.#find(tensor).shape;
     if (actual.length !== shape.length || actual.some((n, i) => n !== shape[i]))
