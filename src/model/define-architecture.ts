@@ -3,7 +3,7 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Activation, Experts, ModelShape, Rotation } from '../pack/manifest.ts';
 import { plainFeatures } from '../pack/plain-shape.ts';
 import type { Architecture, ModelConfig, TensorNames } from './architecture.ts';
-import { invalidCheckpoint } from './checkpoint-error.ts';
+import { invalidConfig } from './checkpoint-error.ts';
 import { type LayerKind, longestContext, readRotation, ropeFields } from './rope-config.ts';
 
 export const count = (most: number) => v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(most));
@@ -121,7 +121,7 @@ function check<Schema extends v.GenericSchema>(
   const result = v.safeParse(schema, config, { abortEarly: true });
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw invalidCheckpoint(file, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);
+  throw invalidConfig(file, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);
 }
 
 interface Place {
@@ -147,12 +147,12 @@ function modelConfig(
   const kvHeads = orDefault(c.num_key_value_heads, defaults.kvHeads) ?? c.num_attention_heads;
   const headDim = c.head_dim ?? defaults.headDim ?? c.hidden_size / c.num_attention_heads;
   if (c.num_attention_heads % kvHeads !== 0)
-    throw invalidCheckpoint(
+    throw invalidConfig(
       file,
       `${c.num_attention_heads} attention heads are not shared evenly by ${kvHeads} key-value heads`,
     );
   if (headDim % 2 !== 0)
-    throw invalidCheckpoint(file, `a head dimension of ${headDim} cannot be rotated in pairs`);
+    throw invalidConfig(file, `a head dimension of ${headDim} cannot be rotated in pairs`);
   const layers = c.num_hidden_layers;
   const maxPositions = c.max_position_embeddings ?? defaults.maxPositions ?? 2048;
   const kinds = features.rotations ?? ['full_attention'];
@@ -234,7 +234,7 @@ function layerFeatures(
   const window = orDefault(c.sliding_window, defaults.slidingWindow) ?? 0;
   const types = c.layer_types;
   if (types && types.length !== layers)
-    throw invalidCheckpoint(place.file, `layer_types has ${types.length} layers, not ${layers}`);
+    throw invalidConfig(place.file, `layer_types has ${types.length} layers, not ${layers}`);
   return Array.from({ length: layers }, (_, layer) => {
     const type = types?.[layer] ?? (features.slides?.(layer) ? 'sliding_attention' : 'full_attention');
     if (type !== 'full_attention' && type !== 'sliding_attention')

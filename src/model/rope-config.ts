@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
 import type { Rotation } from '../pack/manifest.ts';
-import { invalidCheckpoint } from './checkpoint-error.ts';
+import { invalidConfig } from './checkpoint-error.ts';
 import { makeRotation, type RopeParameters } from './rope-frequencies.ts';
 
 const positive = (most: number) => v.nullish(v.pipe(v.number(), v.gtValue(0), v.maxValue(most)));
@@ -71,7 +71,7 @@ export function readRotation(
   const share = rope.partial_rotary_factor ?? c.partial_rotary_factor ?? 1;
   const channels = Math.floor(headDim * share);
   if (channels < 2 || channels % 2 !== 0)
-    throw invalidCheckpoint(file, `${channels} rotated channels of a head cannot be turned in pairs`);
+    throw invalidConfig(file, `${channels} rotated channels of a head cannot be turned in pairs`);
   return makeRotation(channels, parameters(c, rope, channels, context));
 }
 
@@ -136,8 +136,7 @@ function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeCo
       `${file}: rope type ${type.slice(0, 50)} is not supported. Supported: ${TYPES.join(', ')}.`,
     );
   const need = <T>(name: string, value: T | null | undefined): T => {
-    if (value === null || value === undefined)
-      throw invalidCheckpoint(file, `rope type ${type} lacks ${name}`);
+    if (value === null || value === undefined) throw invalidConfig(file, `rope type ${type} lacks ${name}`);
     return value;
   };
   const original =
@@ -148,14 +147,14 @@ function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeCo
   const llama3 = known === 'llama3';
   const low = llama3 ? need('low_freq_factor', rope.low_freq_factor) : 1;
   const high = llama3 ? need('high_freq_factor', rope.high_freq_factor) : 4;
-  if (high <= low) throw invalidCheckpoint(file, 'high_freq_factor is not over low_freq_factor');
+  if (high <= low) throw invalidConfig(file, 'high_freq_factor is not over low_freq_factor');
   if (llama3) need('original_max_position_embeddings', rope.original_max_position_embeddings);
   const stretch = known === 'longrope' || known === 'yarn' ? maxPositions / original : undefined;
   const list = (name: 'short_factor' | 'long_factor'): readonly number[] => {
     if (known !== 'longrope') return [];
     const values = need(name, rope[name]);
     if (values.length !== channels / 2)
-      throw invalidCheckpoint(file, `${name} has ${values.length} numbers, not ${channels / 2}`);
+      throw invalidConfig(file, `${name} has ${values.length} numbers, not ${channels / 2}`);
     return values;
   };
   return {

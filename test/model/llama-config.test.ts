@@ -81,8 +81,13 @@ test.each([
   ['rope_scaling', { rope_type: 'longrope', short_factor: [1], long_factor: [1] }],
   ['partial_rotary_factor', 0.1],
   ['layer_types', ['full_attention']],
-])('%s of %j is refused', (field, value) => {
-  expect(() => read({ [field]: value })).toThrow(expect.objectContaining({ code: 'CHECKPOINT_INVALID' }));
+])('%s of %j is refused, and the config blamed', (field, value) => {
+  expect(() => read({ [field]: value })).toThrow(
+    expect.objectContaining({
+      code: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(/^config\.json: .*Correct the config/),
+    }),
+  );
 });
 
 test('a width that the heads do not divide is refused where there is no head_dim', () => {
