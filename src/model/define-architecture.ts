@@ -106,11 +106,31 @@ export function defineArchitecture<Entries extends v.ObjectEntries>(
   const readConfig = (config: unknown, file: string): ModelConfig => {
     const unwrapped = definition.unwrap ? definition.unwrap(config) : config;
     const checked = check(common, unwrapped, file);
+    const foreign = foreignField(unwrapped as Record<string, unknown>, fields);
+    if (foreign) throw unsupported({ file, className }, foreign, 'the usual values');
     const features = definition.features({ ...checked, ...check(own, unwrapped, file) });
     return modelConfig(checked, definition.defaults ?? {}, features, { file, className });
   };
   const { otherNames = [], prefixes = [] } = definition;
   return { modelType, className, names, otherNames, prefixes, readConfig };
+}
+
+/** Fields that some families compute and others do not, with the value that makes no difference. */
+const NEUTRAL: Readonly<Record<string, unknown>> = {
+  attn_logit_softcapping: 0,
+  final_logit_softcapping: 0,
+  embedding_multiplier: 1,
+  residual_multiplier: 1,
+  logits_scaling: 1,
+  rope_interleaved: false,
+};
+
+/** A field of another family that would make a difference, with its value. */
+function foreignField(config: Record<string, unknown>, own: object): string | undefined {
+  const found = Object.entries(NEUTRAL).find(
+    ([name, neutral]) => !(name in own) && (config[name] ?? neutral) !== neutral,
+  );
+  return found && `${found[0]} ${JSON.stringify(config[found[0]]).slice(0, 50)}`;
 }
 
 function check<Schema extends v.GenericSchema>(

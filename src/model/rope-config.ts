@@ -135,6 +135,8 @@ function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeCo
       'UNSUPPORTED_MODEL',
       `${file}: rope type ${type.slice(0, 50)} is not supported. Supported: ${TYPES.join(', ')}.`,
     );
+  if (known === 'default' && !(rope.rope_type ?? rope.type) && (rope.factor ?? 1) !== 1)
+    throw invalidConfig(file, `a rope factor of ${rope.factor} has no rope_type`);
   const need = <T>(name: string, value: T | null | undefined): T => {
     if (value === null || value === undefined) throw invalidConfig(file, `rope type ${type} lacks ${name}`);
     return value;
