@@ -7,6 +7,7 @@ import {
   positive,
 } from './define-architecture.ts';
 import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
+import { rotationsByKind } from './rope-config.ts';
 
 const layer = 'model.layers.{layer}.';
 
@@ -22,6 +23,7 @@ const sandwichNames = {
 };
 
 const gemmaFields = {
+  hidden_activation: v.nullish(v.string()),
   query_pre_attn_scalar: v.nullish(positive(1e6)),
   attn_logit_softcapping: v.nullish(positive(1e6)),
   final_logit_softcapping: v.nullish(positive(1e6)),
@@ -33,6 +35,8 @@ type GemmaFields = v.InferOutput<v.ObjectSchema<typeof gemmaFields, undefined>>;
 /** Norm weights are stored as what is over 1, embeddings are scaled, GELU, soft caps. */
 const gemmaFeatures = (c: CommonFields & GemmaFields) => ({
   normOffset: 1,
+  // Their hidden_act is not in use.
+  activation: c.hidden_activation ?? 'gelu_pytorch_tanh',
   embeddingScale: Math.sqrt(c.hidden_size),
   bufferedScale: true,
   biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
@@ -40,7 +44,15 @@ const gemmaFeatures = (c: CommonFields & GemmaFields) => ({
   unsupported: c.use_bidirectional_attention ? 'use_bidirectional_attention' : undefined,
 });
 
-const gemmaDefaults = { tied: true, headDim: 256, slidingWindow: 4096, maxPositions: 8192 };
+const gemmaDefaults = {
+  tied: true,
+  headDim: 256,
+  kvHeads: 4,
+  slidingWindow: 4096,
+  maxPositions: 8192,
+  stopTokens: [1],
+  beginToken: 2,
+};
 
 /** Gemma 2: every other layer slides, the first one does. */
 export const gemma2 = defineArchitecture({
@@ -58,21 +70,9 @@ export const gemma2 = defineArchitecture({
   }),
 });
 
-/** Before transformers 5 the base of layers that slide stood beside that of the others, and scaling was of those alone. */
-function nestRotations(config: unknown): unknown {
-  if (typeof config !== 'object' || config === null) return config;
-  const c = config as Record<string, unknown>;
-  if (c.rope_parameters !== undefined && c.rope_parameters !== null) return c;
-  const { rope_theta: theta = 1e6, rope_local_base_freq: local = 1e4, rope_scaling: scaling } = c;
-  const scaled = typeof scaling === 'object' ? scaling : {};
-  return {
-    ...c,
-    rope_parameters: {
-      full_attention: { rope_theta: theta, ...scaled },
-      sliding_attention: { rope_theta: local, rope_type: 'default' },
-    },
-  };
-}
+/** Layers that slide turn by a base of their own, which stood beside the other before transformers 5. */
+const nestRotations = (config: unknown): unknown =>
+  rotationsByKind(config, c => c.rope_local_base_freq ?? 10000);
 
 /** Gemma 3: five of six layers slide, and those turn by a base of their own. */
 const gemma3Definition = {
@@ -104,8 +104,8 @@ export const gemma3 = defineArchitecture({
   features: gemma3Features,
 });
 
-/** What text_config leaves out where it is the first published kind: sizes of the 4B model. */
-const TEXT_DEFAULTS = { vocab_size: 262208, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 256 };
+/** Sizes that text_config leaves out in the first published kind, of the 4B model. */
+const TEXT_DEFAULTS = { vocab_size: 262208, num_attention_heads: 8 };
 
 /** The text config of a model that also sees, with the ids that stand beside it. */
 function textConfig(config: unknown): unknown {

@@ -23,11 +23,14 @@ const multipliers = (c: GraniteFields) => ({
   logitScale: 1 / (c.logits_scaling ?? 1),
 });
 
+const defaults = { stopTokens: [2], beginToken: 1 };
+
 /** Granite 3: Llama with multipliers. */
 export const granite = defineArchitecture({
   modelType: 'granite',
   className: 'GraniteForCausalLM',
   names: BIASED_NAMES,
+  defaults,
   fields: graniteFields,
   features: multipliers,
 });
@@ -71,6 +74,7 @@ export const graniteMoe = defineArchitecture({
   modelType: 'granitemoe',
   className: 'GraniteMoeForCausalLM',
   names: expertNames,
+  defaults,
   fields: expertFields,
   features: c => expertFeatures(c, 0),
 });
@@ -80,6 +84,7 @@ export const graniteMoeShared = defineArchitecture({
   modelType: 'granitemoeshared',
   className: 'GraniteMoeSharedForCausalLM',
   names: expertNames,
+  defaults,
   fields: expertFields,
   features: c => expertFeatures(c, c.shared_intermediate_size ?? 0),
 });
@@ -87,12 +92,12 @@ export const graniteMoeShared = defineArchitecture({
 /** The names that layers have here; and without experts the one that is shared is the FFN. */
 function hybridConfig(config: unknown): unknown {
   if (typeof config !== 'object' || config === null) return config;
-  const c = config as Record<string, unknown>;
+  const { shared_intermediate_size: shared = 1024, ...c } = config as Record<string, unknown>;
   const types = Array.isArray(c.layer_types)
     ? c.layer_types.map(type => (type === 'attention' ? 'full_attention' : type))
     : c.layer_types;
-  const width = c.num_local_experts === 0 ? c.shared_intermediate_size : c.intermediate_size;
-  return { ...c, layer_types: types, intermediate_size: width };
+  const width = c.num_local_experts === 0 ? shared : c.intermediate_size;
+  return { ...c, layer_types: types, intermediate_size: width, shared_intermediate_size: shared };
 }
 
 /** Granite 4, as far as its layers attend (state space layers are refused): with experts, or dense. */
@@ -100,11 +105,15 @@ export const graniteMoeHybrid = defineArchitecture({
   modelType: 'granitemoehybrid',
   className: 'GraniteMoeHybridForCausalLM',
   names: expertNames,
+  defaults,
   fields: { ...expertFields, position_embedding_type: v.nullish(v.string()) },
   unwrap: hybridConfig,
   features: c => {
-    const rotates = () => c.position_embedding_type === 'rope';
-    if (c.num_local_experts === 0) return { ...multipliers(c), rotates };
-    return { ...expertFeatures(c, c.shared_intermediate_size ?? 0), rotates };
+    const own = {
+      rotates: () => c.position_embedding_type === 'rope',
+      unsupported: c.layer_types ? undefined : 'state space layers (no layer_types)',
+    };
+    if (c.num_local_experts === 0) return { ...multipliers(c), ...own };
+    return { ...expertFeatures(c, c.shared_intermediate_size ?? 0), ...own };
   },
 });

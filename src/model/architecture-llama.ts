@@ -7,6 +7,7 @@ export const llama = defineArchitecture({
   modelType: 'llama',
   className: 'LlamaForCausalLM',
   names: BIASED_NAMES,
+  defaults: { stopTokens: [2], beginToken: 1 },
   fields: biasFields,
   features: c => ({ biases: biasesOf(c), windows: false }),
 });

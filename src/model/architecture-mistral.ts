@@ -4,13 +4,16 @@ import { PLAIN_NAMES, STACKED_EXPERT_NAMES } from './llama-names.ts';
 
 const layer = 'model.layers.{layer}.';
 
+const defaults = { kvHeads: 8, maxPositions: 131072, stopTokens: [2], beginToken: 1 };
+
 /** Mistral: every layer slides where the config has a window. */
 export const mistral = defineArchitecture({
   modelType: 'mistral',
   className: 'MistralForCausalLM',
   names: PLAIN_NAMES,
+  defaults: { ...defaults, slidingWindow: 4096 },
   fields: {},
-  features: c => ({ slides: () => c.sliding_window !== null && c.sliding_window !== undefined }),
+  features: c => ({ slides: () => c.sliding_window !== null }),
 });
 
 /** Mixtral: Mistral with experts. */
@@ -35,7 +38,7 @@ export const mixtral = defineArchitecture({
       expertDown: `${layer}mlp.experts.{expert}.w2.weight`,
     },
   ],
-  defaults: { normEpsilon: 1e-5, theta: 1e6 },
+  defaults: { ...defaults, normEpsilon: 1e-5, theta: 1e6 },
   fields: {
     num_local_experts: v.nullish(count(4096)),
     num_experts: v.nullish(count(4096)),

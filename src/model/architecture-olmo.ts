@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { defineArchitecture } from './define-architecture.ts';
 import { BIASED_NAMES, QUERY_KEY_NORM_NAMES } from './llama-names.ts';
+import { rotationsByKind } from './rope-config.ts';
 
 const layer = 'model.layers.{layer}.';
 
@@ -24,22 +25,35 @@ const features = (c: Fields) => ({
   biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
 });
 
+/** Whether layers may turn in two ways. */
+function scalesPositions(config: unknown): boolean {
+  const c = config as { rope_parameters?: unknown; rope_scaling?: unknown } | null;
+  return Boolean(c?.rope_parameters ?? c?.rope_scaling);
+}
+
+const defaults = { normEpsilon: 1e-5, stopTokens: [50279] };
+
 /** OLMo 2. */
 export const olmo2 = defineArchitecture({
   modelType: 'olmo2',
   className: 'Olmo2ForCausalLM',
   names,
-  defaults: { normEpsilon: 1e-5 },
+  defaults,
   fields,
   features: c => ({ ...features(c), windows: false }),
 });
 
-/** OLMo 3: OLMo 2 in which three of four layers slide. */
+/** OLMo 3: OLMo 2 in which three of four layers slide; positions are scaled in the others. */
 export const olmo3 = defineArchitecture({
   modelType: 'olmo3',
   className: 'Olmo3ForCausalLM',
   names,
-  defaults: { normEpsilon: 1e-5, slidingWindow: 4096 },
+  defaults: { ...defaults, theta: 500000, slidingWindow: 4096 },
   fields,
-  features: c => ({ ...features(c), slides: i => (i + 1) % 4 !== 0 }),
+  unwrap: config => (scalesPositions(config) ? rotationsByKind(config) : config),
+  features: c => ({
+    ...features(c),
+    slides: i => (i + 1) % 4 !== 0,
+    ...(scalesPositions(c) ? { rotations: ['full_attention', 'sliding_attention'] } : {}),
+  }),
 });

@@ -19,7 +19,13 @@ export const phi3 = defineArchitecture({
       up: `${layer}mlp.gate_up_proj.weight`,
     },
   },
-  defaults: { normEpsilon: 1e-5, maxPositions: 4096 },
+  defaults: {
+    normEpsilon: 1e-5,
+    maxPositions: 4096,
+    originalPositions: 4096,
+    stopTokens: [32000],
+    beginToken: 1,
+  },
   fields: { attention_bias: v.nullish(v.boolean()) },
   features: c => ({
     slides: () => c.sliding_window !== null && c.sliding_window !== undefined,

@@ -13,14 +13,17 @@ type WindowFields = v.InferOutput<v.ObjectSchema<typeof windowFields, undefined>
 /** The layers above the first max_window_layers slide, where windows are in use. */
 const windowsOf = (c: CommonFields & WindowFields) => ({
   windows: c.use_sliding_window ?? false,
-  slides: (i: number) => i >= (c.max_window_layers ?? 28),
+  slides: (i: number) => c.sliding_window !== null && i >= (c.max_window_layers ?? 28),
 });
+
+const defaults = { kvHeads: 32, maxPositions: 32768, slidingWindow: 4096 };
 
 /** Qwen 2 and 2.5: biases of queries, keys and values. */
 export const qwen2 = defineArchitecture({
   modelType: 'qwen2',
   className: 'Qwen2ForCausalLM',
   names: BIASED_NAMES,
+  defaults,
   fields: windowFields,
   features: c => ({ biases: { queryKeyValue: true }, ...windowsOf(c) }),
 });
@@ -33,7 +36,7 @@ export const qwen3 = defineArchitecture({
   modelType: 'qwen3',
   className: 'Qwen3ForCausalLM',
   names: normedNames,
-  defaults: { headDim: 128 },
+  defaults: { ...defaults, headDim: 128 },
   fields: { ...windowFields, ...attentionBias },
   features: c => ({
     norms: { queryKey: 'head' },
@@ -57,6 +60,7 @@ export const qwen3Moe = defineArchitecture({
     },
   },
   otherNames: [STACKED_EXPERT_NAMES],
+  defaults: { ...defaults, kvHeads: 4 },
   fields: {
     ...windowFields,
     ...attentionBias,
@@ -73,7 +77,7 @@ export const qwen3Moe = defineArchitecture({
     biases: { queryKeyValue: c.attention_bias ?? false, output: c.attention_bias ?? false },
     ...windowsOf(c),
     // Its layers slide all or none.
-    slides: () => true,
+    slides: () => c.sliding_window !== null,
     experts: {
       count: c.num_experts ?? c.num_local_experts ?? 128,
       perToken: c.num_experts_per_tok ?? 8,

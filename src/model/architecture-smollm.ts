@@ -8,7 +8,14 @@ export const smolLm3 = defineArchitecture({
   modelType: 'smollm3',
   className: 'SmolLM3ForCausalLM',
   names: BIASED_NAMES,
-  defaults: { tied: true, theta: 2e6, maxPositions: 32768 },
+  defaults: {
+    tied: true,
+    kvHeads: 4,
+    theta: 2e6,
+    maxPositions: 32768,
+    stopTokens: [128001],
+    beginToken: 128000,
+  },
   fields: {
     ...biasFields,
     /** 1 for a layer that does rotate, whatever the name says. */
@@ -23,7 +30,7 @@ export const smolLm3 = defineArchitecture({
       biases: biasesOf(c),
       rotates,
       windows: c.use_sliding_window ?? false,
-      slides: i => !rotates(i),
+      slides: i => !rotates(i) && typeof c.sliding_window === 'number',
       unsupported:
         c.no_rope_layers && c.no_rope_layers.length !== c.num_hidden_layers
           ? `no_rope_layers of ${c.no_rope_layers.length} layers`

@@ -1,4 +1,5 @@
 import type { ModelShape } from '../pack/manifest.ts';
+import type { SpecialTokens } from './checkpoint-tokens.ts';
 import type { LayerTensor } from './layer-tensors.ts';
 
 /** What config.json says of a model; a ModelShape but for what the packer chooses. */
@@ -17,6 +18,8 @@ export interface ModelConfig {
   readonly logitScale: number;
   readonly stopTokens: readonly number[];
   readonly beginToken: number | null;
+  /** Those of the family, where config.json leaves them out. */
+  readonly usualTokens: SpecialTokens;
 }
 
 /**

@@ -30,6 +30,8 @@ import type { ActivationLevels } from './quantizer/level-blocks.ts';
 import { quantizePack, RESIDUAL_FILES } from './quantizer/quantize-pack.ts';
 import { checkQuantizerMemory } from './quantizer/quantizer-memory.ts';
 import { writeLevels } from './quantizer/write-levels.ts';
+import { withOwnHead } from './tied-head.ts';
+import { refuseUnused } from './unused-tensors.ts';
 
 const JOURNAL_FILE = 'journal.jsonl';
 /** Rises when the same options give other bytes than before (a test holds their digest): runs from before do not go on. */
@@ -120,9 +122,11 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     const { configPath } = opened;
     const architecture = findArchitecture(opened.config, configPath);
     const checkpoint = withoutPrefix(opened, architecture);
-    const config = withPrecision(
-      architecture.readConfig(checkpoint.config, configPath),
-      options.ropePrecision ?? 'float32',
+    const read = architecture.readConfig(checkpoint.config, configPath);
+    const config = await withOwnHead(
+      checkpoint,
+      architecture,
+      withPrecision(read, options.ropePrecision ?? 'float32'),
     );
     const shape: ModelShape = {
       ...config.shape,
@@ -132,6 +136,7 @@ export async function buildPack(options: BuildPackOptions): Promise<Manifest> {
     };
     checkShape(shape, configPath);
     checkTensors(checkpoint, architecture, config);
+    await refuseUnused(checkpoint, architecture, config);
     if (roundsByInputs(options)) checkQuantizerMemory(shape, options.memoryBytes ?? Infinity);
     const tokenizer = await tokenizerPackFiles(checkpoint);
     const build = { options, checkpoint, architecture, config, shape, tokenizer };

@@ -18,6 +18,8 @@ export interface Checkpoint {
   /** What config.json says, not yet checked. */
   readonly config: unknown;
   has(tensor: string): boolean;
+  /** All tensors with their shapes. */
+  tensors(): Iterable<readonly [name: string, shape: readonly number[]]>;
   /** Throws CHECKPOINT_INVALID where `tensor` is not there or has another shape. */
   expect(tensor: string, shape: readonly number[]): void;
   /**

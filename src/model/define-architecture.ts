@@ -3,7 +3,7 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Activation, Experts, ModelShape, Rotation } from '../pack/manifest.ts';
 import { plainFeatures } from '../pack/plain-shape.ts';
 import type { Architecture, ModelConfig, TensorNames } from './architecture.ts';
-import { invalidCheckpoint } from './checkpoint-error.ts';
+import { invalidConfig } from './checkpoint-error.ts';
 import { type LayerKind, longestContext, readRotation, ropeFields } from './rope-config.ts';
 
 export const count = (most: number) => v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(most));
@@ -20,7 +20,6 @@ const commonFields = {
   num_key_value_heads: v.nullish(count(1024)),
   head_dim: v.nullish(count(1024)),
   hidden_act: v.nullish(v.string()),
-  hidden_activation: v.nullish(v.string()),
   max_position_embeddings: v.nullish(count(2 ** 24)),
   rms_norm_eps: v.nullish(positive(1)),
   tie_word_embeddings: v.nullish(v.boolean()),
@@ -33,7 +32,7 @@ const commonFields = {
 };
 export type CommonFields = v.InferOutput<v.ObjectSchema<typeof commonFields, undefined>>;
 
-/** What config.json means where it leaves something out. */
+/** What config.json means where it leaves something out: the defaults of the family's class in transformers. */
 export interface ConfigDefaults {
   readonly tied?: boolean;
   readonly normEpsilon?: number;
@@ -41,14 +40,22 @@ export interface ConfigDefaults {
   readonly maxPositions?: number;
   /** Else width / heads. */
   readonly headDim?: number;
+  /** Else as many as query heads. */
+  readonly kvHeads?: number;
   /** Of layers that slide. */
   readonly slidingWindow?: number;
+  /** See RopeContext. */
+  readonly originalPositions?: number;
+  readonly stopTokens?: readonly number[];
+  readonly beginToken?: number;
 }
 
 /** How a model differs from the plainest one (see plainFeatures). */
 export interface Features {
   readonly norms?: Partial<ModelShape['norms']>;
   readonly biases?: Partial<ModelShape['biases']>;
+  /** Name of the activation; hidden_act, or else silu, where this is left out. */
+  readonly activation?: string;
   /** Of each head: overrides the size that config.json gives. */
   readonly scoreScale?: number;
   readonly scoreCap?: number;
@@ -99,11 +106,31 @@ export function defineArchitecture<Entries extends v.ObjectEntries>(
   const readConfig = (config: unknown, file: string): ModelConfig => {
     const unwrapped = definition.unwrap ? definition.unwrap(config) : config;
     const checked = check(common, unwrapped, file);
+    const foreign = foreignField(unwrapped as Record<string, unknown>, fields);
+    if (foreign) throw unsupported({ file, className }, foreign, 'the usual values');
     const features = definition.features({ ...checked, ...check(own, unwrapped, file) });
     return modelConfig(checked, definition.defaults ?? {}, features, { file, className });
   };
   const { otherNames = [], prefixes = [] } = definition;
   return { modelType, className, names, otherNames, prefixes, readConfig };
+}
+
+/** Fields that some families compute and others do not, with the value that makes no difference. */
+const NEUTRAL: Readonly<Record<string, unknown>> = {
+  attn_logit_softcapping: 0,
+  final_logit_softcapping: 0,
+  embedding_multiplier: 1,
+  residual_multiplier: 1,
+  logits_scaling: 1,
+  rope_interleaved: false,
+};
+
+/** A field of another family that would make a difference, with its value. */
+function foreignField(config: Record<string, unknown>, own: object): string | undefined {
+  const found = Object.entries(NEUTRAL).find(
+    ([name, neutral]) => !(name in own) && (config[name] ?? neutral) !== neutral,
+  );
+  return found && `${found[0]} ${JSON.stringify(config[found[0]]).slice(0, 50)}`;
 }
 
 function check<Schema extends v.GenericSchema>(
@@ -114,7 +141,7 @@ function check<Schema extends v.GenericSchema>(
   const result = v.safeParse(schema, config, { abortEarly: true });
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw invalidCheckpoint(file, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);
+  throw invalidConfig(file, `${v.getDotPath(issue) ?? 'the top level'}: ${issue.message}`);
 }
 
 interface Place {
@@ -137,19 +164,20 @@ function modelConfig(
   const { file } = place;
   if (c.quantization_config) throw unsupported(place, 'a quantization_config', 'weights in BF16, F16 or F32');
   if (features.unsupported) throw unsupported(place, features.unsupported, 'the usual values');
-  const kvHeads = c.num_key_value_heads ?? c.num_attention_heads;
+  const kvHeads = orDefault(c.num_key_value_heads, defaults.kvHeads) ?? c.num_attention_heads;
   const headDim = c.head_dim ?? defaults.headDim ?? c.hidden_size / c.num_attention_heads;
   if (c.num_attention_heads % kvHeads !== 0)
-    throw invalidCheckpoint(
+    throw invalidConfig(
       file,
       `${c.num_attention_heads} attention heads are not shared evenly by ${kvHeads} key-value heads`,
     );
   if (headDim % 2 !== 0)
-    throw invalidCheckpoint(file, `a head dimension of ${headDim} cannot be rotated in pairs`);
+    throw invalidConfig(file, `a head dimension of ${headDim} cannot be rotated in pairs`);
   const layers = c.num_hidden_layers;
   const maxPositions = c.max_position_embeddings ?? defaults.maxPositions ?? 2048;
   const kinds = features.rotations ?? ['full_attention'];
-  const rope = { headDim, maxPositions, theta: defaults.theta ?? 10000, file };
+  const { theta = 10000, originalPositions } = defaults;
+  const rope = { headDim, maxPositions, originalPositions, theta, file };
   const rotations = kinds.map(kind => readRotation(c, rope, kind));
   const stops = c.eos_token_id ?? [];
   return {
@@ -164,7 +192,7 @@ function modelConfig(
       vocabulary: c.vocab_size,
       context: longestContext(c, maxPositions),
       normEpsilon: c.rms_norm_eps ?? defaults.normEpsilon ?? 1e-6,
-      activation: activation(c, place),
+      activation: activation(features.activation ?? c.hidden_act ?? 'silu', place),
       ...given(features),
       rotations,
       layerFeatures: layerFeatures(c, defaults, features, rotations, kinds, place),
@@ -176,8 +204,16 @@ function modelConfig(
     logitScale: features.logitScale ?? 1,
     stopTokens: typeof stops === 'number' ? [stops] : stops,
     beginToken: c.bos_token_id ?? null,
+    usualTokens: {
+      stopTokens: (c.eos_token_id === undefined ? defaults.stopTokens : undefined) ?? [],
+      beginToken: (c.bos_token_id === undefined ? defaults.beginToken : undefined) ?? null,
+    },
   };
 }
+
+/** A field that is left out means the default; null does not. */
+const orDefault = <T>(field: T | null | undefined, byDefault: T | undefined): T | null | undefined =>
+  field === undefined ? byDefault : field;
 
 /** Those features that are numbers of the shape. */
 function given(features: Features): Partial<ModelShape> {
@@ -200,8 +236,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_new: 'gelu-tanh',
 };
 
-function activation(c: CommonFields, place: Place): Activation {
-  const name = c.hidden_activation ?? c.hidden_act ?? 'silu';
+function activation(name: string, place: Place): Activation {
   const found = ACTIVATIONS[name];
   if (found) return found;
   throw unsupported(place, `the activation ${name.slice(0, 50)}`, Object.keys(ACTIVATIONS).join(', '));
@@ -216,18 +251,20 @@ function layerFeatures(
   place: Place,
 ): ModelShape['layerFeatures'] {
   const layers = c.num_hidden_layers;
-  const window = c.sliding_window ?? defaults.slidingWindow;
+  const window = orDefault(c.sliding_window, defaults.slidingWindow) ?? 0;
   const types = c.layer_types;
   if (types && types.length !== layers)
-    throw invalidCheckpoint(place.file, `layer_types has ${types.length} layers, not ${layers}`);
+    throw invalidConfig(place.file, `layer_types has ${types.length} layers, not ${layers}`);
   return Array.from({ length: layers }, (_, layer) => {
     const type = types?.[layer] ?? (features.slides?.(layer) ? 'sliding_attention' : 'full_attention');
     if (type !== 'full_attention' && type !== 'sliding_attention')
       throw unsupported(place, `layers of ${type.slice(0, 50)}`, 'full_attention, sliding_attention');
     const slides = type === 'sliding_attention' && features.windows !== false;
+    if (slides && window === 0)
+      throw unsupported(place, 'layers that slide and no sliding_window', 'a window where layers slide');
     const rotates = features.rotates?.(layer) ?? true;
     return {
-      window: slides ? (window ?? 0) : 0,
+      window: slides ? window : 0,
       rotation: rotates ? Math.max(0, rotations.length === 1 ? 0 : kinds.indexOf(type)) : -1,
       experts: features.experts !== undefined && (features.hasExperts?.(layer) ?? true),
     };

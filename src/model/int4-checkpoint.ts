@@ -4,7 +4,7 @@ import { PotluckError } from '../errors/errors.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { invalidCheckpoint } from './checkpoint-error.ts';
 import { decodeInt4Row, type Int4Layout, type Int4Parts } from './int4-layouts.ts';
-import type { MatrixRows } from './stored-rows.ts';
+import { checkWeights, type MatrixRows } from './stored-rows.ts';
 
 /** What is needed of the folder that holds the packed tensors. */
 export interface PackedCheckpoint extends Checkpoint {
@@ -74,6 +74,16 @@ class Int4Checkpoint implements Checkpoint {
 
   has(tensor: string): boolean {
     return this.#inner.has(tensor) || this.#packedName(tensor) !== null;
+  }
+
+  *tensors(): Iterable<readonly [string, readonly number[]]> {
+    for (const [name, shape] of this.#inner.tensors()) {
+      const matrix = /^(.*)\.(qweight|qzeros|scales|g_idx)$/.exec(name);
+      if (!matrix) yield [name, shape];
+      if (matrix?.[2] !== 'qweight') continue;
+      const { rows, columns } = this.#shape(matrix[1]!);
+      yield [`${matrix[1]}.weight`, [rows, columns]];
+    }
   }
 
   expect(tensor: string, shape: readonly number[]): void {
@@ -205,8 +215,6 @@ class Int4Rows implements MatrixRows {
         `${this.#what}: row ${row}, columns ${first} to ${first + count} are outside.`,
       );
     decodeInt4Row(this.#layout, this.#parts, this.#first + row, first, count, target);
-    for (let i = 0; i < count; i++)
-      if (!Number.isFinite(target[i]!))
-        throw invalidCheckpoint(this.#what, `row ${row}, column ${first + i} is ${target[i]}`);
+    checkWeights(target, count, { what: this.#what, row, first });
   }
 }

@@ -1,7 +1,7 @@
 import type { ModelShape } from '../pack/manifest.ts';
 import type { Architecture } from './architecture.ts';
 import type { Checkpoint } from './checkpoint.ts';
-import { invalidCheckpoint } from './checkpoint-error.ts';
+import { invalidConfig } from './checkpoint-error.ts';
 import type { MatrixRows } from './stored-rows.ts';
 
 /** What a layer may have; matrices are stored as [output rows, input columns], the others as vectors. */
@@ -115,6 +115,15 @@ export class LayerReader {
     }
   }
 
+  /** Names of all its tensors; `experts` is how many there are. */
+  names(experts: number): string[] {
+    return [...this.#sizes.keys()].flatMap(what =>
+      what.startsWith('expert') && !this.#stacked(what)
+        ? Array.from({ length: experts }, (_, expert) => this.#name(what, expert))
+        : this.#name(what, 0),
+    );
+  }
+
   has(what: LayerTensor): boolean {
     return this.#sizes.has(what);
   }
@@ -148,7 +157,7 @@ export class LayerReader {
   #name(what: LayerTensor, expert: number): string {
     const template = this.#names.get(what);
     if (template === undefined)
-      throw invalidCheckpoint(
+      throw invalidConfig(
         this.#checkpoint.configPath,
         `asks for ${what}, which a ${this.#architecture.className} has not`,
       );

@@ -6,23 +6,37 @@ import type { Checkpoint } from './checkpoint.ts';
  * where they do not. Closing it closes the other.
  */
 export function withoutPrefix(checkpoint: Checkpoint, { names, prefixes }: Architecture): Checkpoint {
-  const rename =
-    ([whole, model]: readonly [string, string]) =>
-    (name: string) =>
-      whole + name.replace(/^model\./, model);
-  const found = [rename(['', 'model.']), ...prefixes.map(rename)].find(to =>
-    checkpoint.has(to(names.embedding)),
+  const found = [['', 'model.'] as const, ...prefixes].find(prefix =>
+    checkpoint.has(withPrefix(prefix, names.embedding)),
   );
   if (found === undefined || prefixes.length === 0) return checkpoint;
+  const stored = (name: string) => withPrefix(found, name);
   return {
     path: checkpoint.path,
     configPath: checkpoint.configPath,
     config: checkpoint.config,
-    has: tensor => checkpoint.has(found(tensor)),
-    expect: (tensor, shape) => checkpoint.expect(found(tensor), shape),
-    readRows: (tensor, first, count) => checkpoint.readRows(found(tensor), first, count),
+    has: tensor => checkpoint.has(stored(tensor)),
+    *tensors() {
+      for (const [name, shape] of checkpoint.tensors()) {
+        const own = ofModel(found, name);
+        if (own !== undefined) yield [own, shape];
+      }
+    },
+    expect: (tensor, shape) => checkpoint.expect(stored(tensor), shape),
+    readRows: (tensor, first, count) => checkpoint.readRows(stored(tensor), first, count),
     readFile: (name, limit) => checkpoint.readFile(name, limit),
     readJson: (name, limit) => checkpoint.readJson(name, limit),
     close: () => checkpoint.close(),
   };
+}
+
+type Prefix = Architecture['prefixes'][number];
+
+const withPrefix = ([whole, model]: Prefix, name: string): string => whole + name.replace(/^model\./, model);
+
+/** The name without the prefix; undefined for a tensor of another part of the checkpoint. */
+function ofModel([whole, model]: Prefix, name: string): string | undefined {
+  if (name.startsWith(whole + model)) return `model.${name.slice((whole + model).length)}`;
+  const rest = name.slice(whole.length);
+  return name.startsWith(whole) && !rest.startsWith('model.') ? rest : undefined;
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
 import type { Rotation } from '../pack/manifest.ts';
-import { invalidCheckpoint } from './checkpoint-error.ts';
+import { invalidConfig } from './checkpoint-error.ts';
 import { makeRotation, type RopeParameters } from './rope-frequencies.ts';
 
 const positive = (most: number) => v.nullish(v.pipe(v.number(), v.gtValue(0), v.maxValue(most)));
@@ -47,6 +47,8 @@ export type RopeFields = v.InferOutput<v.ObjectSchema<typeof ropeFields, undefin
 export interface RopeContext {
   readonly headDim: number;
   readonly maxPositions: number;
+  /** Positions before stretching, where config.json does not say; else maxPositions. */
+  readonly originalPositions?: number | undefined;
   /** Where config.json does not say. */
   readonly theta: number;
   readonly file: string;
@@ -69,7 +71,7 @@ export function readRotation(
   const share = rope.partial_rotary_factor ?? c.partial_rotary_factor ?? 1;
   const channels = Math.floor(headDim * share);
   if (channels < 2 || channels % 2 !== 0)
-    throw invalidCheckpoint(file, `${channels} rotated channels of a head cannot be turned in pairs`);
+    throw invalidConfig(file, `${channels} rotated channels of a head cannot be turned in pairs`);
   return makeRotation(channels, parameters(c, rope, channels, context));
 }
 
@@ -91,6 +93,34 @@ function ropeOf(c: RopeFields, kind: LayerKind): Rope {
   return given[kind] ?? given.full_attention;
 }
 
+/**
+ * A config of a family that scales positions in layers of full attention alone, with its rotations by kind of layer, as
+ * transformers has them from version 5 on. `slidingTheta`: the base of layers that slide where rope_parameters does not say it;
+ * that of the others where it gives undefined.
+ */
+export function rotationsByKind(
+  config: unknown,
+  slidingTheta: (c: Record<string, unknown>) => unknown = () => undefined,
+): unknown {
+  if (typeof config !== 'object' || config === null) return config;
+  const c = config as Record<string, unknown>;
+  const given = (c.rope_parameters ?? c.rope_scaling ?? {}) as Record<string, unknown>;
+  if (typeof given !== 'object') return config;
+  const nested = 'full_attention' in given || 'sliding_attention' in given;
+  const theta = slidingTheta(c) ?? (nested ? c.rope_theta : (given.rope_theta ?? c.rope_theta));
+  return {
+    ...c,
+    rope_parameters: {
+      full_attention: withTheta(nested ? given.full_attention : given, c.rope_theta),
+      sliding_attention: withTheta(nested ? given.sliding_attention : {}, theta),
+    },
+  };
+}
+
+/** Parameters of a kind of layers, `rope_theta` among them; what is not such is left for the check of the fields. */
+const withTheta = (parameters: unknown, rope_theta: unknown): unknown =>
+  typeof parameters === 'object' ? { rope_theta, ...parameters } : (parameters ?? { rope_theta });
+
 const typeOf = (rope: Rope): string => {
   const name = rope.rope_type ?? rope.type ?? 'default';
   return OLD_NAMES[name] ?? name;
@@ -105,24 +135,28 @@ function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeCo
       'UNSUPPORTED_MODEL',
       `${file}: rope type ${type.slice(0, 50)} is not supported. Supported: ${TYPES.join(', ')}.`,
     );
+  if (known === 'default' && !(rope.rope_type ?? rope.type) && (rope.factor ?? 1) !== 1)
+    throw invalidConfig(file, `a rope factor of ${rope.factor} has no rope_type`);
   const need = <T>(name: string, value: T | null | undefined): T => {
-    if (value === null || value === undefined)
-      throw invalidCheckpoint(file, `rope type ${type} lacks ${name}`);
+    if (value === null || value === undefined) throw invalidConfig(file, `rope type ${type} lacks ${name}`);
     return value;
   };
   const original =
-    rope.original_max_position_embeddings ?? c.original_max_position_embeddings ?? maxPositions;
+    rope.original_max_position_embeddings ??
+    c.original_max_position_embeddings ??
+    context.originalPositions ??
+    maxPositions;
   const llama3 = known === 'llama3';
   const low = llama3 ? need('low_freq_factor', rope.low_freq_factor) : 1;
   const high = llama3 ? need('high_freq_factor', rope.high_freq_factor) : 4;
-  if (high <= low) throw invalidCheckpoint(file, 'high_freq_factor is not over low_freq_factor');
+  if (high <= low) throw invalidConfig(file, 'high_freq_factor is not over low_freq_factor');
   if (llama3) need('original_max_position_embeddings', rope.original_max_position_embeddings);
   const stretch = known === 'longrope' || known === 'yarn' ? maxPositions / original : undefined;
   const list = (name: 'short_factor' | 'long_factor'): readonly number[] => {
     if (known !== 'longrope') return [];
     const values = need(name, rope[name]);
     if (values.length !== channels / 2)
-      throw invalidCheckpoint(file, `${name} has ${values.length} numbers, not ${channels / 2}`);
+      throw invalidConfig(file, `${name} has ${values.length} numbers, not ${channels / 2}`);
     return values;
   };
   return {

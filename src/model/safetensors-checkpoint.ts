@@ -64,6 +64,10 @@ export class SafetensorsCheckpoint implements PackedCheckpoint {
     return this.#fileOf.has(tensor);
   }
 
+  *tensors(): Iterable<readonly [string, readonly number[]]> {
+    for (const [name, file] of this.#fileOf) yield [name, file.tensors.get(name)!.shape];
+  }
+
   expect(tensor: string, shape: readonly number[]): void {
     const file = this.#fileOf.get(tensor);
     if (!file) throw invalidCheckpoint(this.path, `has no tensor ${tensor}, which config.json asks for`);

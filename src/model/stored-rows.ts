@@ -7,9 +7,26 @@ export interface MatrixRows {
   readonly rows: number;
   /**
    * Copies `count` elements of row `row` from column `first` on to the start of `target`, as float32. Throws
-   * CHECKPOINT_INVALID where one is infinite or not a number.
+   * CHECKPOINT_INVALID where one is no weight, see checkWeights.
    */
   copy(row: number, first: number, count: number, target: Float32Array): void;
+}
+
+/** The greatest weight, about what a group of 4 bits reaches. No model has such, and sums of products of two stay finite. */
+const MOST_WEIGHT = 2 ** 19;
+
+/**
+ * Throws CHECKPOINT_INVALID where one of the first `count` of `values` is not a number, or too large for one that was trained.
+ * `what`, `row` and `first` say where they come from.
+ */
+export function checkWeights(
+  values: Float32Array,
+  count: number,
+  { what, row, first }: { readonly what: string; readonly row: number; readonly first: number },
+): void {
+  for (let i = 0; i < count; i++)
+    if (!(Math.abs(values[i]!) <= MOST_WEIGHT))
+      throw invalidCheckpoint(what, `row ${row}, column ${first + i} is ${values[i]}`);
 }
 
 export interface StoredRowsOptions {
@@ -64,8 +81,6 @@ export class StoredRows implements MatrixRows {
       target.set(this.#scratch.subarray(skip, skip + count));
     }
     if (addend !== undefined) for (let i = 0; i < count; i++) target[i]! += addend;
-    for (let i = 0; i < count; i++)
-      if (!Number.isFinite(target[i]!))
-        throw invalidCheckpoint(what, `row ${row}, column ${first + i} is ${target[i]}`);
+    checkWeights(target, count, { what, row, first });
   }
 }

@@ -15,7 +15,14 @@ interface TokenizerParts {
   readonly [key: string]: unknown;
 }
 
-type PreTokenize = (text: string, options?: object) => string[];
+interface PreTokenize {
+  (text: string, options?: object): string[];
+  /** Parts of a sequence. */
+  readonly tokenizers?: readonly PreTokenize[];
+  /** Of ByteLevel: whether it cuts text into words, and by what. */
+  readonly use_regex?: boolean;
+  pattern?: RegExp;
+}
 
 /** What is used of the library's tokenizer; its own declarations do not resolve under nodenext. */
 interface Library {
@@ -47,6 +54,7 @@ export function loadLibrary(json: TokenizerParts, vocabulary: Vocabulary): Token
       cause: error,
     });
   }
+  if (library.pre_tokenizer) correctWords(library.pre_tokenizer);
   const inner = library.pre_tokenizer ?? wordsOf(vocabulary);
   const cuts = cutsBeforeSpaces(inner);
   let index = 0;
@@ -123,6 +131,15 @@ function correctedPreTokenizer(part: unknown): unknown {
   if (type === 'Punctuation' && (behavior ?? 'Isolated') === 'Isolated') return split(PUNCTUATION);
   if (type === 'Punctuation' && behavior === 'Contiguous') return split(`${PUNCTUATION}+`);
   return part;
+}
+
+const GPT2_WORDS =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+
+/** ByteLevel cuts by Unicode's white space; JavaScript's \s has U+FEFF and lacks U+0085. */
+function correctWords(part: PreTokenize): void {
+  part.tokenizers?.forEach(correctWords);
+  if (part.use_regex === true) part.pattern = GPT2_WORDS;
 }
 
 /**

@@ -8,6 +8,8 @@ import { PotluckError } from '../errors/errors.ts';
 export interface PieceDecoder {
   /** Bytes of a vocabulary piece; [bytes of the piece]. */
   bytes(piece: string): Uint8Array;
+  /** Bytes of an added token, which stands in the text as it is; its U+2581 is a space where pieces have them, too. */
+  addedBytes(content: string): Uint8Array;
   /** True where the decoder takes one space from the beginning of a whole text. */
   readonly stripsLeadingSpace: boolean;
 }
@@ -58,6 +60,7 @@ function byteLevelTable(): ReadonlyMap<string, number> {
 
 const byteLevel: PieceDecoder = {
   stripsLeadingSpace: false,
+  addedBytes: content => UTF8.encode(content),
   bytes(piece) {
     const bytes = new Uint8Array(piece.length);
     for (let i = 0; i < piece.length; i++) {
@@ -90,12 +93,10 @@ function sentencePiece(parts: readonly DecoderConfig[]): PieceDecoder {
       );
     }
   }
-  return {
-    stripsLeadingSpace,
-    bytes(piece) {
-      const byte = byteFallback ? BYTE_PIECE.exec(piece) : null;
-      if (byte !== null) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
-      return UTF8.encode(replacements.reduce((text, [from, to]) => text.replaceAll(from, to), piece));
-    },
+  const bytes = (piece: string): Uint8Array => {
+    const byte = byteFallback ? BYTE_PIECE.exec(piece) : null;
+    if (byte !== null) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
+    return UTF8.encode(replacements.reduce((text, [from, to]) => text.replaceAll(from, to), piece));
   };
+  return { stripsLeadingSpace, bytes, addedBytes: bytes };
 }

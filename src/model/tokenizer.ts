@@ -92,7 +92,7 @@ export function createTokenizer(
   const pieceBytes = (id: number): Uint8Array => {
     if (controlIds.has(id)) return new Uint8Array(0);
     const content = added.get(id);
-    if (content !== undefined) return new TextEncoder().encode(content);
+    if (content !== undefined) return decoder.addedBytes(content);
     const piece = vocabulary.piece(id);
     if (piece !== undefined) return decoder.bytes(piece);
     // Rows of the logits beyond the tokenizer's vocabulary are padding: they have no text.

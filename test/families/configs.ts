@@ -27,7 +27,55 @@ const of = (model_type: string, className: string, more: Config = {}): Config =>
 const llama = (more: Config = {}) => of('llama', 'LlamaForCausalLM', more);
 const phi3 = (more: Config = {}) => of('phi3', 'Phi3ForCausalLM', more);
 
+/** A config that leaves out all that its class has a default for, but for sizes. */
+const sparse = (model_type: string, className: string, more: Config = {}): Config => {
+  const { vocab_size, hidden_size, intermediate_size, num_hidden_layers } = SIZES;
+  const sizes = { vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: 8 };
+  return { model_type, architectures: [className], ...sizes, ...more };
+};
+
 export const CONFIGS: Record<string, Config> = {
+  'llama, defaults': sparse('llama', 'LlamaForCausalLM', { hidden_size: 48 }),
+  'mistral, defaults': sparse('mistral', 'MistralForCausalLM', { hidden_size: 48 }),
+  'mixtral, defaults': sparse('mixtral', 'MixtralForCausalLM', { hidden_size: 48 }),
+  'qwen3, defaults': sparse('qwen3', 'Qwen3ForCausalLM', { num_attention_heads: 32, num_hidden_layers: 1 }),
+  'qwen2, defaults': sparse('qwen2', 'Qwen2ForCausalLM', {
+    num_attention_heads: 32,
+    hidden_size: 64,
+    num_hidden_layers: 1,
+  }),
+  'qwen3_moe, defaults': sparse('qwen3_moe', 'Qwen3MoeForCausalLM', {
+    num_experts: 9,
+    hidden_size: 48,
+    num_hidden_layers: 1,
+  }),
+  'gemma2, defaults': sparse('gemma2', 'Gemma2ForCausalLM', { hidden_act: 'gelu' }),
+  'phi3, defaults': sparse('phi3', 'Phi3ForCausalLM', { hidden_size: 48 }),
+  'smollm3, defaults': sparse('smollm3', 'SmolLM3ForCausalLM', { num_hidden_layers: 4, hidden_size: 48 }),
+  'olmo2, defaults': sparse('olmo2', 'Olmo2ForCausalLM', { hidden_size: 48 }),
+  'olmo3, defaults': sparse('olmo3', 'Olmo3ForCausalLM', { hidden_size: 48 }),
+  'granite, defaults': sparse('granite', 'GraniteForCausalLM', { hidden_size: 48 }),
+  'granitemoe, defaults': sparse('granitemoe', 'GraniteMoeForCausalLM', { hidden_size: 48 }),
+  'granite 4, defaults': sparse('granitemoehybrid', 'GraniteMoeHybridForCausalLM', {
+    hidden_size: 48,
+    num_hidden_layers: 1,
+    layer_types: ['attention'],
+  }),
+  // The text_config of the 4B model as it is published: what is unlike the defaults of its class.
+  'gemma3 that also sees, defaults': {
+    model_type: 'gemma3',
+    architectures: ['Gemma3ForConditionalGeneration'],
+    eos_token_id: [1, 106],
+    text_config: {
+      model_type: 'gemma3_text',
+      vocab_size: 51,
+      hidden_size: 40,
+      intermediate_size: 72,
+      num_hidden_layers: 6,
+      rope_scaling: { factor: 8, rope_type: 'linear' },
+      sliding_window: 5,
+    },
+  },
   'llama, one KV head, tied': llama({ num_key_value_heads: 1, tie_word_embeddings: true }),
   'llama, 9 heads, biases everywhere': llama({
     num_attention_heads: 9,
@@ -145,6 +193,22 @@ export const CONFIGS: Record<string, Config> = {
   }),
   olmo2: of('olmo2', 'Olmo2ForCausalLM'),
   olmo3: of('olmo3', 'Olmo3ForCausalLM', { sliding_window: 6, num_hidden_layers: 4 }),
+  'olmo3, yarn': of('olmo3', 'Olmo3ForCausalLM', {
+    sliding_window: 6,
+    num_hidden_layers: 4,
+    rope_theta: 1000,
+    max_position_embeddings: 128,
+    rope_scaling: { rope_type: 'yarn', factor: 8, original_max_position_embeddings: 16 },
+  }),
+  'olmo3, rotations by kind of layer': of('olmo3', 'Olmo3ForCausalLM', {
+    sliding_window: 6,
+    num_hidden_layers: 2,
+    layer_types: ['full_attention', 'sliding_attention'],
+    rope_parameters: {
+      full_attention: { rope_type: 'linear', factor: 8, rope_theta: 1000 },
+      sliding_attention: { rope_type: 'default', rope_theta: 300 },
+    },
+  }),
   granite: of('granite', 'GraniteForCausalLM', {
     embedding_multiplier: 1.5,
     residual_multiplier: 0.22,

@@ -10,11 +10,83 @@ export type Config = Record<string, any>;
 export type Tensors = ReadonlyMap<string, Tensor>;
 type Vector = Float64Array;
 
+/** What config classes have where a config.json leaves a field out: those that all have, then those of each. */
+const ALL_DEFAULTS: Config = {
+  hidden_act: 'silu',
+  max_position_embeddings: 2048,
+  rms_norm_eps: 1e-6,
+  rope_theta: 1e4,
+  tie_word_embeddings: false,
+};
+const GEMMA: Config = {
+  hidden_activation: 'gelu_pytorch_tanh',
+  num_attention_heads: 8,
+  num_key_value_heads: 4,
+  head_dim: 256,
+  query_pre_attn_scalar: 256,
+  sliding_window: 4096,
+  tie_word_embeddings: true,
+};
+const QWEN: Config = { max_position_embeddings: 32768, sliding_window: 4096, max_window_layers: 28 };
+const GRANITE: Config = { attention_multiplier: 1 };
+const CLASS_DEFAULTS: Record<string, Config> = {
+  mistral: { num_key_value_heads: 8, max_position_embeddings: 131072, sliding_window: 4096 },
+  mixtral: {
+    num_key_value_heads: 8,
+    max_position_embeddings: 131072,
+    rms_norm_eps: 1e-5,
+    rope_theta: 1e6,
+    num_local_experts: 8,
+    num_experts_per_tok: 2,
+  },
+  qwen2: { ...QWEN, num_key_value_heads: 32 },
+  qwen3: { ...QWEN, num_key_value_heads: 32, head_dim: 128 },
+  qwen3_moe: {
+    ...QWEN,
+    num_key_value_heads: 4,
+    num_experts: 128,
+    num_experts_per_tok: 8,
+    moe_intermediate_size: 768,
+    norm_topk_prob: false,
+  },
+  gemma2: {
+    ...GEMMA,
+    max_position_embeddings: 8192,
+    attn_logit_softcapping: 50,
+    final_logit_softcapping: 30,
+  },
+  gemma3_text: { ...GEMMA, max_position_embeddings: 131072, rope_theta: 1e6, rope_local_base_freq: 1e4 },
+  phi3: { max_position_embeddings: 4096, original_max_position_embeddings: 4096, rms_norm_eps: 1e-5 },
+  smollm3: {
+    num_key_value_heads: 4,
+    max_position_embeddings: 32768,
+    rope_theta: 2e6,
+    no_rope_layer_interval: 4,
+    tie_word_embeddings: true,
+  },
+  olmo2: { rms_norm_eps: 1e-5 },
+  olmo3: { rms_norm_eps: 1e-5, rope_theta: 5e5, sliding_window: 4096 },
+  granite: GRANITE,
+  granitemoe: { ...GRANITE, num_local_experts: 8, num_experts_per_tok: 2, shared_intermediate_size: 0 },
+  granitemoeshared: { ...GRANITE, num_local_experts: 8, num_experts_per_tok: 2, shared_intermediate_size: 0 },
+  granitemoehybrid: {
+    ...GRANITE,
+    num_local_experts: 8,
+    num_experts_per_tok: 2,
+    shared_intermediate_size: 1024,
+  },
+};
+
+/** A config with what it leaves out. */
+export const completed = (config: Config): Config => ({
+  ...ALL_DEFAULTS,
+  ...CLASS_DEFAULTS[config.model_type],
+  ...JSON.parse(JSON.stringify(config)),
+});
+
 const FAMILIES: Record<string, Config> = {
-  mixtral: { fallbackTheta: 1e6 },
-  smollm3: { fallbackTheta: 2e6 },
-  gemma2: { plusOne: true, sandwich: true, scaled: true, fallbackTheta: 1e4 },
-  gemma3_text: { plusOne: true, sandwich: true, scaled: true, headNorm: true, fallbackTheta: 1e6 },
+  gemma2: { plusOne: true, sandwich: true, scaled: true },
+  gemma3_text: { plusOne: true, sandwich: true, scaled: true, headNorm: true },
   olmo2: { behind: true, wholeNorm: true },
   olmo3: { behind: true, wholeNorm: true },
   qwen2: { queryBias: true },
@@ -41,12 +113,12 @@ class Oracle {
   readonly kvHeads: number;
 
   constructor(config: Config, tensors: Tensors, lengths: readonly number[]) {
-    this.c = config;
+    this.c = completed(config);
     this.family = FAMILIES[config.model_type] ?? {};
     this.tensors = tensors;
     this.lengths = lengths;
-    this.kvHeads = config.num_key_value_heads ?? config.num_attention_heads;
-    this.headDim = config.head_dim ?? config.hidden_size / config.num_attention_heads;
+    this.kvHeads = this.c.num_key_value_heads ?? this.c.num_attention_heads;
+    this.headDim = this.c.head_dim ?? this.c.hidden_size / this.c.num_attention_heads;
   }
 
   logits(ids: readonly number[]): Vector[] {
@@ -206,7 +278,8 @@ class Oracle {
       gate = this.linear(name + (has('w1') ? 'w1' : 'gate_proj'), h);
       up = this.linear(name + (has('w1') ? 'w3' : 'up_proj'), h);
     }
-    const gelu = (this.c.hidden_activation ?? this.c.hidden_act ?? 'silu') !== 'silu';
+    const { c } = this;
+    const gelu = (c.model_type.startsWith('gemma') ? c.hidden_activation : c.hidden_act) !== 'silu';
     const hidden = gate.map((g, i) => {
       const tanh = Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3));
       return (gelu ? 0.5 * g * (1 + tanh) : g / (1 + Math.exp(-g))) * up[i]!;
@@ -221,16 +294,23 @@ class Oracle {
     if (c.model_type === 'gemma3_text') return (layer + 1) % (c.sliding_window_pattern ?? 6) !== 0;
     if (c.model_type === 'olmo3') return (layer + 1) % 4 !== 0;
     if (['mistral', 'mixtral', 'phi3'].includes(c.model_type)) return true;
+    if (c.model_type === 'qwen3_moe') return c.use_sliding_window;
     if (c.model_type.startsWith('qwen')) return c.use_sliding_window && layer >= c.max_window_layers;
-    return false;
+    return c.model_type === 'smollm3' && c.use_sliding_window && !this.rotates(layer);
+  }
+
+  rotates(layer: number): boolean {
+    const { c } = this;
+    if (c.model_type === 'granitemoehybrid') return c.position_embedding_type === 'rope';
+    if (c.no_rope_layers) return c.no_rope_layers[layer] === 1;
+    return c.model_type !== 'smollm3' || (layer + 1) % c.no_rope_layer_interval !== 0;
   }
 
   window = (layer: number): number => (this.slides(layer) ? (this.c.sliding_window ?? 0) : 0);
 
   turn(layer: number, heads: Vector, t: number): Vector {
-    const { c, headDim } = this;
-    if (c.no_rope_layers && c.no_rope_layers[layer] === 0) return heads;
-    if (c.model_type === 'granitemoehybrid' && c.position_embedding_type !== 'rope') return heads;
+    const { headDim } = this;
+    if (!this.rotates(layer)) return heads;
     const { frequencies, magnitude } = this.angles(layer, this.lengths[t]!);
     const n = frequencies.length;
     return eachHead(heads, headDim, head => {
@@ -251,14 +331,17 @@ class Oracle {
     const { c } = this;
     const kind = this.slides(layer) ? 'sliding_attention' : 'full_attention';
     const given = c.rope_parameters ?? c.rope_scaling ?? {};
-    const rope: Config = given[kind] ?? given;
-    const local = c.model_type === 'gemma3_text' && kind === 'sliding_attention';
-    const theta =
-      rope.rope_theta ?? (local ? c.rope_local_base_freq : c.rope_theta) ?? this.family.fallbackTheta ?? 1e4;
-    const type =
-      local && !given[kind]
-        ? 'default'
-        : (rope.rope_type ?? rope.type ?? 'default').replace(/^su$/, 'longrope');
+    const nested = given.full_attention !== undefined || given.sliding_attention !== undefined;
+    // In these families layers that slide turn by the plain rule.
+    const plainly = ['gemma3_text', 'olmo3'].includes(c.model_type) && kind === 'sliding_attention';
+    const rope: Config = nested ? (given[kind] ?? {}) : plainly ? { rope_theta: given.rope_theta } : given;
+    const theta = (plainly && c.rope_local_base_freq) || c.rope_theta;
+    return this.frequencies(rope, rope.rope_theta ?? theta, length);
+  }
+
+  frequencies(rope: Config, theta: number, length: number): { frequencies: number[]; magnitude: number } {
+    const { c } = this;
+    const type = (rope.rope_type ?? rope.type ?? 'default').replace(/^su$/, 'longrope');
     const dims = Math.floor(this.headDim * (rope.partial_rotary_factor ?? c.partial_rotary_factor ?? 1));
     const plain = (base: number) => Array.from({ length: dims / 2 }, (_, i) => base ** ((-2 * i) / dims));
     const most = c.max_position_embeddings;
@@ -305,7 +388,7 @@ class Oracle {
   norm(x: Vector, name: string): Vector {
     const weight = this.tensor(`${name}.weight`).values;
     const mean = x.reduce((sum, value) => sum + value * value, 0) / x.length;
-    const factor = 1 / Math.sqrt(mean + (this.c.rms_norm_eps ?? 1e-6));
+    const factor = 1 / Math.sqrt(mean + this.c.rms_norm_eps);
     return x.map((value, j) => value * factor * (weight[j]! + (this.family.plusOne ? 1 : 0)));
   }
 

@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import { bf16ToFloat, floatToBf16 } from '../../src/pack/number-formats.ts';
 import { randomSource } from '../kernels/addon-under-test.ts';
 import { safetensorsBytes, type Tensor } from '../model/small-checkpoint.ts';
-import type { Config } from './oracle.ts';
+import { type Config, completed } from './oracle.ts';
 
 /** Random tensors of a family, such that bfloat16 holds them without loss. */
-export function randomTensors(c: Config, seed = 1): Map<string, Tensor> {
+export function randomTensors(config: Config, seed = 1): Map<string, Tensor> {
+  const c = completed(config);
   const random = randomSource(seed);
   const tensors = new Map<string, Tensor>();
   const matrix = (name: string, rows: number, columns: number, gain = 1) => {

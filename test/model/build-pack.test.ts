@@ -174,18 +174,30 @@ test.each([
   expect(await fs.readdir(folder)).toEqual(['checkpoint']);
 });
 
-test('a weight that is no number is refused, and nothing is left', async () => {
-  const folder = await temporaryFolder();
-  const tensors = smallTensors(SMALL);
-  await writeCheckpoint(join(folder, 'checkpoint'));
-  tensors.get('model.layers.1.mlp.up_proj.weight')!.values[5] = Number.NaN;
-  await fs.writeFile(join(folder, 'checkpoint', 'model.safetensors'), safetensorsBytes(tensors, 'BF16'));
-  await expect(build(join(folder, 'checkpoint'), join(folder, 'pack'))).rejects.toMatchObject({
-    code: 'CHECKPOINT_INVALID',
-    message: expect.stringMatching(/up_proj.*row 0, column 5 is NaN/),
-  });
-  expect(await fs.readdir(folder)).toEqual(['checkpoint']);
-});
+test.each(['bf16', 'w4'] as const)(
+  'a weight that none can be is refused in %s, and nothing is left',
+  async weights => {
+    for (const [name, value] of [
+      ['model.layers.1.mlp.up_proj.weight', Number.NaN],
+      ['model.layers.1.mlp.up_proj.weight', 1.7e38],
+      ['model.norm.weight', 1.7e38],
+      ['lm_head.weight', -1.7e38],
+      ['model.embed_tokens.weight', 1e6],
+    ] as const) {
+      const folder = await temporaryFolder();
+      const tensors = smallTensors(SMALL);
+      await writeCheckpoint(join(folder, 'checkpoint'));
+      tensors.get(name)!.values[5] = value;
+      await fs.writeFile(join(folder, 'checkpoint', 'model.safetensors'), safetensorsBytes(tensors, 'BF16'));
+      const building = build(join(folder, 'checkpoint'), join(folder, 'pack'), { weights });
+      await expect(building).rejects.toMatchObject({
+        code: 'CHECKPOINT_INVALID',
+        message: expect.stringContaining(`tensor ${name}: row 0, column 5 is `),
+      });
+      expect(await fs.readdir(folder)).toEqual(['checkpoint']);
+    }
+  },
+);
 
 test('folders that are there, or not, and bad names are refused', async () => {
   const folder = await temporaryFolder();

@@ -108,6 +108,7 @@ test.each<[string, object, Record<string, Part>, (column: number) => number]>([
     expect(checkpoint.config).not.toHaveProperty('quantization_config');
     expect(checkpoint.has(`${NAME}.weight`)).toBe(true);
     expect(checkpoint.has('model.norm.weight')).toBe(false);
+    expect([...checkpoint.tensors()]).toEqual([[`${NAME}.weight`, [ROWS, COLUMNS]]]);
     checkpoint.expect(`${NAME}.weight`, [ROWS, COLUMNS]);
     expect(() => checkpoint.expect(`${NAME}.weight`, [COLUMNS, ROWS])).toThrow(/has the shape \[16,24\]/);
     const rows = await checkpoint.readRows(`${NAME}.weight`, 3, 10);

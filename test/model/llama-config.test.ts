@@ -43,6 +43,10 @@ test.each([
   ['quantization_config', { bits: 4 }],
   ['rope_scaling', { type: 'xpos', factor: 4 }],
   ['layer_types', ['full_attention', 'linear_attention']],
+  ['attn_logit_softcapping', 30],
+  ['final_logit_softcapping', 30],
+  ['residual_multiplier', 0.2],
+  ['rope_interleaved', true],
 ])('%s of %j is not supported, and the message names it', (field, value) => {
   expect(() => read({ [field]: value })).toThrow(
     expect.objectContaining({
@@ -78,11 +82,17 @@ test.each([
   ],
   ['rope_theta', Number.POSITIVE_INFINITY],
   ['rope_scaling', { rope_type: 'linear' }],
+  ['rope_scaling', { factor: 4 }],
   ['rope_scaling', { rope_type: 'longrope', short_factor: [1], long_factor: [1] }],
   ['partial_rotary_factor', 0.1],
   ['layer_types', ['full_attention']],
-])('%s of %j is refused', (field, value) => {
-  expect(() => read({ [field]: value })).toThrow(expect.objectContaining({ code: 'CHECKPOINT_INVALID' }));
+])('%s of %j is refused, and the config blamed', (field, value) => {
+  expect(() => read({ [field]: value })).toThrow(
+    expect.objectContaining({
+      code: 'CHECKPOINT_INVALID',
+      message: expect.stringMatching(/^config\.json: .*Correct the config/),
+    }),
+  );
 });
 
 test('a width that the heads do not divide is refused where there is no head_dim', () => {
@@ -114,4 +124,9 @@ test('a config that names nothing is no known architecture', () => {
       expect.objectContaining({ code: 'UNSUPPORTED_MODEL' }),
     );
   expect(findArchitecture({ model_type: 'llama' }, 'config.json').className).toBe('LlamaForCausalLM');
+});
+
+test('fields of other families that make no difference may be there', () => {
+  const neutral = { attn_logit_softcapping: null, residual_multiplier: 1, rope_interleaved: false };
+  expect(read(neutral)).toEqual(read({}));
 });

@@ -41,7 +41,10 @@ export function byteLevelJson(
 }
 
 /** As Llama 2 does it: a space before every text, spaces as U+2581, bytes as `<0xHH>`. */
-export function byteFallbackTokenizer(furtherMerges: readonly string[] = []): Tokenizer {
+export function byteFallbackTokenizer(
+  furtherMerges: readonly string[] = [],
+  furtherTokens: readonly object[] = [],
+): Tokenizer {
   const bytes = [...Array(256).keys()].map(byte => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
   const merges = ['▁ t', '▁t h', '▁th e', 'h e', 'i m', ...furtherMerges];
   const pieces = [
@@ -52,7 +55,7 @@ export function byteFallbackTokenizer(furtherMerges: readonly string[] = []): To
   ];
   return tokenizerOfJson(
     {
-      added_tokens: added(CONTROLS),
+      added_tokens: [...added(CONTROLS), ...furtherTokens],
       normalizer: {
         type: 'Sequence',
         normalizers: [

@@ -3,7 +3,7 @@ import { expect, type TestContext, test } from 'vitest';
 import { tokenizerOfJson } from '../../src/model/pack-tokenizer.ts';
 import type { Tokenizer } from '../../src/model/tokenizer.ts';
 import { sharedJson } from './shared-files.ts';
-import { byteFallbackTokenizer, byteLevelTokenizer } from './tiny-tokenizers.ts';
+import { byteFallbackTokenizer, byteLevelJson, byteLevelTokenizer } from './tiny-tokenizers.ts';
 
 const load = (ctx: TestContext, folder: string): Tokenizer =>
   tokenizerOfJson(
@@ -189,4 +189,35 @@ test.each([
   ],
 ])('refuses a tokenizer with %s', (_, json, code) => {
   expect(() => tokenizerOfJson(json, {})).toThrow(expect.objectContaining({ code }));
+});
+
+test.each([false, true])('words end at the white space of Unicode (a space before texts: %s)', before => {
+  const json = byteLevelJson({}, { add_prefix_space: before }) as {
+    model: { vocab: Record<string, number>; merges: string[] };
+  };
+  const { vocab, merges } = json.model;
+  // A space with the first byte of U+FEFF, and with that of U+0085.
+  for (const merge of ['Ġ ï', 'Ġ Â']) {
+    vocab[merge.replace(' ', '')] = Object.keys(vocab).length;
+    merges.push(merge);
+  }
+  const tokenizer = tokenizerOfJson(json, {});
+  const pieces = (text: string) =>
+    tokenizer
+      .encode(text, { special: false })
+      .map(id => Buffer.from(tokenizer.pieceBytes(id)).toString('latin1'));
+  expect(pieces(' \ufeffx')).toEqual([' \xef', '\xbb', '\xbf', 'x']);
+  expect(pieces('  \x85x')).toEqual([' ', ' ', '\xc2', '\x85', 'x']);
+});
+
+test('an added token of SentencePiece has spaces, as its pieces do; one of bytes is as it is', () => {
+  const added = { id: 1000, content: '▁▁', special: false, normalized: false };
+  const fallback = byteFallbackTokenizer([], [added]);
+  const text = 'a▁▁';
+  expect(fallback.encode(text, { special: false })).toContain(1000);
+  expect(fallback.decode(fallback.encode(text, { special: false }))).toBe('a  ');
+  const level = byteLevelJson() as { added_tokens: object[] };
+  level.added_tokens.push(added);
+  const tokenizer = tokenizerOfJson(level, {});
+  expect(tokenizer.decode(tokenizer.encode(text, { special: false }))).toBe(text);
 });

@@ -9,6 +9,7 @@ export interface TensorFacts {
   readonly vocabulary: number;
   readonly hasHead: boolean;
   readonly hasAttentionBias: boolean;
+  readonly hasFfnBias: boolean;
   readonly ropeFactors: RopeFactors;
 }
 
@@ -50,6 +51,7 @@ export function ggufConfig(family: GgufFamily, fields: MetadataFields, facts: Te
     ...(rotated === headDim ? {} : { partial_rotary_factor: rotated / headDim }),
     tie_word_embeddings: !facts.hasHead,
     attention_bias: facts.hasAttentionBias,
+    mlp_bias: facts.hasFfnBias,
     bos_token_id: fields.optionalNumber('tokenizer.ggml.bos_token_id') ?? null,
     eos_token_id: [...new Set(stops)],
     ...family.config?.(fields),

@@ -123,10 +123,29 @@ const MIXTRAL: GgufFamily = {
   }),
 };
 
+/** Files of OLMo 3 call themselves olmo2; they have a window. */
+const OLMO3: GgufFamily = {
+  architecture: 'olmo2',
+  className: 'Olmo3ForCausalLM',
+  modelType: 'olmo3',
+  names: SANDWICH_NORMS,
+  config: fields => {
+    const slides = fields.optionalBooleans('{arch}.attention.sliding_window_pattern');
+    return {
+      sliding_window: fields.number('{arch}.attention.sliding_window'),
+      layer_types: slides
+        ? slides.map(each => (each ? 'sliding_attention' : 'full_attention'))
+        : layerTypes(fields, 4),
+    };
+  },
+};
+
 /** Throws UNSUPPORTED_MODEL for an architecture that is not in the list. */
 export function findGgufFamily(fields: MetadataFields): GgufFamily {
   if (fields.architecture === 'llama' && (fields.optionalNumber('{arch}.expert_count') ?? 0) > 0)
     return MIXTRAL;
+  if (fields.architecture === 'olmo2' && (fields.optionalNumber('{arch}.attention.sliding_window') ?? 0) > 0)
+    return OLMO3;
   const family = FAMILIES.find(({ architecture }) => architecture === fields.architecture);
   if (family) return family;
   throw new PotluckError(
@@ -139,7 +158,6 @@ export function findGgufFamily(fields: MetadataFields): GgufFamily {
 function gemmaConfig(fields: MetadataFields, largest: number): Record<string, unknown> {
   const isLargest = fields.number('{arch}.block_count') === largest;
   return {
-    hidden_act: 'gelu_pytorch_tanh',
     hidden_activation: 'gelu_pytorch_tanh',
     sliding_window: fields.optionalNumber('{arch}.attention.sliding_window') ?? 4096,
     query_pre_attn_scalar: isLargest

@@ -63,6 +63,7 @@ export class GgufCheckpoint implements Checkpoint {
         vocabulary: embedding.shape[0] ?? 0,
         hasHead: named.has('lm_head.weight'),
         hasAttentionBias: named.has('model.layers.0.self_attn.q_proj.bias'),
+        hasFfnBias: ['gate', 'up', 'down'].some(part => named.has(`model.layers.0.mlp.${part}_proj.bias`)),
         ropeFactors: await readRopeFactors(file, path, tensors),
       });
       return new GgufCheckpoint(file, fields, config, named);
@@ -74,6 +75,10 @@ export class GgufCheckpoint implements Checkpoint {
 
   has(tensor: string): boolean {
     return this.#tensors.has(tensor);
+  }
+
+  *tensors(): Iterable<readonly [string, readonly number[]]> {
+    for (const [name, { shape }] of this.#tensors) yield [name, shape];
   }
 
   expect(tensor: string, shape: readonly number[]): void {

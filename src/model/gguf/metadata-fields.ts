@@ -51,6 +51,10 @@ export class MetadataFields {
     return this.#typed(key, (value): value is readonly string[] => isListOf(value, 'string'));
   }
 
+  optionalBooleans(key: string): readonly boolean[] | undefined {
+    return this.#typed(key, (value): value is readonly boolean[] => isListOf(value, 'boolean'));
+  }
+
   optionalNumbers(key: string): readonly number[] | undefined {
     return this.#typed(key, (value): value is readonly number[] => isListOf(value, 'number'));
   }

@@ -42,7 +42,10 @@ const LAYER: Readonly<Record<string, string>> = {
 /** Most experts of a layer. */
 const MOST_EXPERTS = 4096;
 
-/** Those tensors of a file that Hugging Face has, by its names. `heads`: query and key-value heads. Throws CHECKPOINT_INVALID. */
+/**
+ * The tensors of a file by the names that Hugging Face gives them; those of a layer that it does not have keep their own behind the
+ * layer. `heads`: query and key-value heads. Throws CHECKPOINT_INVALID.
+ */
 export function nameTensors(
   stored: ReadonlyMap<string, GgufTensor>,
   family: GgufFamily,
@@ -51,10 +54,13 @@ export function nameTensors(
   const named = new Map<string, NamedTensor>();
   for (const [name, tensor] of stored) {
     const parts = /^(?:blk\.(\d+)\.)?([a-z_]+)\.(weight|bias)$/.exec(name);
-    if (!parts) continue;
-    const [, layer, part, kind] = parts;
+    const [, layer, part, kind] = parts ?? [];
     const target = layer === undefined ? TOP[part!] : (family.names?.[part!] ?? LAYER[part!]);
-    if (target === undefined) continue;
+    if (target === undefined) {
+      const own = name.replace(/^blk\./, 'model.layers.');
+      named.set(own, { stored: tensor, shape: tensor.shape, firstRow: 0, interleavedHeads: null, addend: 0 });
+      continue;
+    }
     const whole = layer === undefined ? `${target}.${kind}` : `model.layers.${layer}.${target}.${kind}`;
     const interleavedHeads = !family.interleavedHeads
       ? null

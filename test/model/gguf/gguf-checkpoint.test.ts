@@ -85,6 +85,19 @@ test('biases of queries are in that order, too', async () => {
   await checkpoint.close();
 });
 
+test.each(['gate', 'up', 'down'])('biases of the FFN are asked for where %s has one', async part => {
+  const bias = f32Tensor([48], new Float32Array(48));
+  for (const architecture of ['llama', 'granite', 'smollm3']) {
+    const checkpoint = await openFamily(architecture, {}, { [`blk.0.ffn_${part}.bias`]: bias });
+    expect(checkpoint.config).toMatchObject({ mlp_bias: true, attention_bias: false });
+    expect(checkpoint.has(`model.layers.0.mlp.${part}_proj.bias`)).toBe(true);
+    await checkpoint.close();
+  }
+  const without = await openFamily('llama', {});
+  expect(without.config).toMatchObject({ mlp_bias: false });
+  await without.close();
+});
+
 /** Opens a file of an architecture with a tiny embedding; `more` with `{a}` for the architecture in keys. */
 async function openFamily(
   architecture: string,
@@ -191,6 +204,31 @@ test.each<[string, Record<string, Value>, object]>([
     },
   ],
   ['olmo2', {}, { model_type: 'olmo2' }],
+  [
+    'olmo2',
+    { '{a}.block_count': u32(5), '{a}.attention.sliding_window': u32(64) },
+    {
+      architectures: ['Olmo3ForCausalLM'],
+      model_type: 'olmo3',
+      sliding_window: 64,
+      layer_types: [1, 1, 1, 0, 1].map(slides => (slides ? 'sliding_attention' : 'full_attention')),
+    },
+  ],
+  [
+    'olmo2',
+    {
+      '{a}.attention.sliding_window': u32(64),
+      '{a}.attention.sliding_window_pattern': { bools: [false, true, true, false] },
+      '{a}.rope.scaling.type': 'yarn',
+      '{a}.rope.scaling.factor': f32(8),
+      '{a}.rope.scaling.original_context_length': u32(16),
+    },
+    {
+      model_type: 'olmo3',
+      layer_types: [0, 1, 1, 0].map(slides => (slides ? 'sliding_attention' : 'full_attention')),
+      rope_scaling: { rope_type: 'yarn', factor: 8, original_max_position_embeddings: 16 },
+    },
+  ],
   [
     'granite',
     {

@@ -7,6 +7,7 @@ export type Value =
   | { readonly u32: number }
   | { readonly f32: number }
   | { readonly strings: readonly string[] }
+  | { readonly bools: readonly boolean[] }
   | { readonly i32s: readonly number[] }
   | { readonly f32s: readonly number[] };
 
@@ -61,6 +62,8 @@ class Writer {
       this.f32(value.f32);
     } else if ('strings' in value) {
       this.list(8, value.strings, text => this.text(text));
+    } else if ('bools' in value) {
+      this.list(7, value.bools, one => this.bytes(Uint8Array.of(one ? 1 : 0)));
     } else if ('i32s' in value) {
       this.list(5, value.i32s, one => this.number(4, view => view.setInt32(0, one, true)));
     } else {

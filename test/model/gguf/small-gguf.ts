@@ -22,6 +22,7 @@ export function smallGguf(
   tensors: ReadonlyMap<string, Tensor>,
   more: Readonly<Record<string, Value>> = {},
   encode: (shape: readonly number[], values: Float32Array) => FileTensor = f32Tensor,
+  further: Readonly<Record<string, FileTensor>> = {},
 ): Uint8Array {
   const file: Record<string, FileTensor> = {};
   for (const [name, { shape, values }] of tensors) {
@@ -35,7 +36,7 @@ export function smallGguf(
     const target = `${layer === undefined ? '' : `blk.${layer}.`}${NAMES[part!]}.weight`;
     file[target] = shape.length === 1 ? f32Tensor(shape, stored) : encode(shape, stored);
   }
-  return ggufBytes({ ...smallMetadata(config), ...more }, file);
+  return ggufBytes({ ...smallMetadata(config), ...more }, { ...file, ...further });
 }
 
 export const smallMetadata = (config: typeof SMALL): Record<string, Value> => ({
