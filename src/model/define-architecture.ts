@@ -202,8 +202,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
 
 function activation(c: CommonFields, place: Place): Activation {
   const name = c.hidden_activation ?? c.hidden_act ?? 'silu';
-  const found = ACTIVATIONS[name];
-  if (found) return found;
+  if (Object.hasOwn(ACTIVATIONS, name)) return ACTIVATIONS[name]!;
   throw unsupported(place, `the activation ${name.slice(0, 50)}`, Object.keys(ACTIVATIONS).join(', '));
 }
 

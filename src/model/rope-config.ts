@@ -93,7 +93,7 @@ function ropeOf(c: RopeFields, kind: LayerKind): Rope {
 
 const typeOf = (rope: Rope): string => {
   const name = rope.rope_type ?? rope.type ?? 'default';
-  return OLD_NAMES[name] ?? name;
+  return Object.hasOwn(OLD_NAMES, name) ? OLD_NAMES[name]! : name;
 };
 
 function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeContext): RopeParameters {
