@@ -36,7 +36,7 @@ export const unfinishedFolder = (target: string): string => `${target}.unfinishe
 const RECOVER_BYTES = 8 * 2 ** 20;
 
 /** The text of a manifest.json: one line for each tile, so that two packs can be compared by eye. */
-export function manifestText(manifest: Manifest): string {
+function manifestText(manifest: Manifest): string {
   const { tiles, ...rest } = manifest;
   const top = JSON.stringify(rest);
   return `${top.slice(0, -1)},"tiles":[\n${tiles.map(tile => JSON.stringify(tile)).join(',\n')}\n]}\n`;
