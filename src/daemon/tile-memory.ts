@@ -83,7 +83,7 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
     expertBytes === 0
       ? null
       : new ExpertCache({
-          ...{ memory, source, offset: windowSpace, bytes: expertBytes },
+          ...{ memory, source, offset: windowSpace, bytes: expertBytes, deadline: READ_DEADLINE },
           tileBytes: tileBytes(shape, 'expert'),
         });
   const sized = {

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import type { Rounding } from '../kernels/addon.ts';
 import type { Backend } from '../kernels/backend.ts';
-import type { FileSystem } from '../pack/file-system.ts';
+import { type FileSystem, writing } from '../pack/file-system.ts';
 import type { Manifest, ModelShape, Tiling, WeightFormat } from '../pack/manifest.ts';
 import { bf16ToFloat, floatToBf16 } from '../pack/number-formats.ts';
-import { PackJournal } from '../pack/pack-journal.ts';
+import { PackJournal, type PackStep } from '../pack/pack-journal.ts';
 import { type Crc32c, PackWriter, type PackWriterOptions, unfinishedFolder } from '../pack/pack-writer.ts';
 import { checkShape, PACK_FILE_BYTES, PACK_NAME, totalTiles } from '../pack/read-manifest.ts';
 import { embeddingRowBytes, tileCount } from '../pack/tile-shape.ts';
@@ -201,7 +201,10 @@ async function plainPack(build: Build): Promise<Manifest> {
   const tokens = calibrationTokens(options.calibrationTokens, special.beginToken, shape);
   await calibratePack(build, constants, tokens);
   await writer.setConstants(constants);
-  return finishPack(build, special, { calibrationTokens: tokens.length, rounding: 'nearest' });
+  const facts = { calibrationTokens: tokens.length, rounding: 'nearest' };
+  const manifest = await completePack(build, special, facts);
+  await writer.place();
+  return manifest;
 }
 
 /** A pack whose weights are rounded by what they see. */
@@ -210,75 +213,94 @@ async function quantizedPack(start: Omit<Build, 'writer'>): Promise<Manifest> {
   const special = await readSpecialTokens(start);
   const constants = await readConstants(checkpoint, architecture, config, shape);
   const run = await runOf(start, constants);
-  const { writer, journal, layersDone, damage } = await openRun(writerOptions(start), run, constants);
+  const begun = await openRun(writerOptions(start), run, constants);
+  const { writer, journal, damage } = begun;
   const build = { ...start, writer };
-  let share = 0;
-  let at = { layer: Math.max(0, layersDone), done: 0, total: 1 };
-  const say = () =>
-    options.onProgress?.({ stage: 'round', ...at, layers: shape.layers, tiles: writer.tiles.length });
+  let manifest: Manifest;
   try {
-    if (layersDone < 0) {
-      await writeEmbedding(build);
-      await writer.sync();
-      await journal.append({ layer: -1, crc32c: writer.embeddingCrc, tiles: [], damage: [] });
-    }
-    const ofHead = await quantizePack({
-      shape,
-      constants,
-      rounding: options.rounding!,
-      backend: options.backend,
-      fileSystem: options.fileSystem,
-      folder: unfinishedFolder(options.target),
-      tokens: options.calibrationTokens!,
-      beginToken: special.beginToken,
-      layersDone: Math.max(0, layersDone),
-      embed: (ids, target) => writtenEmbedding(build).embed(ids, target),
-      layerTiles: layer => cutLayer(sourceShape(shape), layer, layerReader(build, layer), config.normOffset),
-      headTiles: () => cutHead(build, sourceShape(shape)),
-      addTile: async tile => {
-        await writer.addTile(tile);
-        say();
-      },
-      onWork: (layer, done, total) => {
-        at = { layer, done, total };
-        say();
-      },
-      onLayer: async (layer, ofLayer) => {
-        damage.push(...ofLayer);
-        await writer.setConstants(constants);
-        await writer.sync();
-        const tiles = writer.tiles.filter(tile => tile.kind !== 'head' && tile.layer === layer);
-        await journal.append({ layer, crc32c: 0, tiles, damage: ofLayer });
-      },
-    });
-    damage.push(...ofHead);
-    share = await writeLevels(shape, constants, writer, damage, options.activations ?? 'a8');
+    await roundTiles(build, begun, constants, special.beginToken);
+    // From here on every step may be done again, and needs what the journal has and no residuals.
+    const share = await writeLevels(shape, constants, writer, damage, options.activations ?? 'a8');
     await writer.setConstants(constants);
+    manifest = await completePack(build, special, {
+      calibrationTokens: options.calibrationTokens!.length,
+      rounding: 'inputs',
+      activations: options.activations ?? 'a8',
+      multiplyAddsInA4: Number(share.toFixed(4)),
+    });
   } catch (error) {
     await writer.leave();
     throw error;
   } finally {
     await journal.close();
   }
-  for (const name of [JOURNAL_FILE, ...RESIDUAL_FILES])
-    await options.fileSystem.rm(join(unfinishedFolder(options.target), name), {
-      recursive: false,
-      force: true,
-    });
-  return finishPack(build, special, {
-    calibrationTokens: options.calibrationTokens!.length,
-    rounding: 'inputs',
-    activations: options.activations ?? 'a8',
-    multiplyAddsInA4: Number(share.toFixed(4)),
-  });
+  const { fileSystem, target } = options;
+  for (const name of RESIDUAL_FILES) await removeFile(fileSystem, join(unfinishedFolder(target), name));
+  await writer.place();
+  // Behind all else: what is interrupted without it begins anew.
+  await removeFile(fileSystem, join(target, JOURNAL_FILE));
+  return manifest;
 }
+
+/** Writes embedding and tiles, as far as the run has not; each step goes into the journal, and its damage to the others. */
+async function roundTiles(
+  build: Build,
+  { journal, layersDone, damage }: Run,
+  constants: ArrayBuffer,
+  beginToken: number | null,
+): Promise<void> {
+  const { options, shape, writer, config } = build;
+  if (layersDone > shape.layers) return;
+  let at = { layer: Math.max(0, layersDone), done: 0, total: 1 };
+  const say = () =>
+    options.onProgress?.({ stage: 'round', ...at, layers: shape.layers, tiles: writer.tiles.length });
+  const keep = async (layer: number, itsDamage: readonly number[]) => {
+    damage.push(...itsDamage);
+    await writer.setConstants(constants);
+    await writer.sync();
+    const tiles = writer.tiles.filter(tile => (tile.kind === 'head' ? shape.layers : tile.layer) === layer);
+    await journal.append({ layer, crc32c: 0, tiles, damage: itsDamage });
+  };
+  if (layersDone < 0) {
+    await writeEmbedding(build);
+    await writer.sync();
+    await journal.append({ layer: -1, crc32c: writer.embeddingCrc, tiles: [], damage: [] });
+  }
+  const ofHead = await quantizePack({
+    shape,
+    constants,
+    rounding: options.rounding!,
+    backend: options.backend,
+    fileSystem: options.fileSystem,
+    folder: unfinishedFolder(options.target),
+    tokens: options.calibrationTokens!,
+    beginToken,
+    layersDone: Math.max(0, layersDone),
+    embed: (ids, target) => writtenEmbedding(build).embed(ids, target),
+    layerTiles: layer => cutLayer(sourceShape(shape), layer, layerReader(build, layer), config.normOffset),
+    headTiles: () => cutHead(build, sourceShape(shape)),
+    addTile: async tile => {
+      await writer.addTile(tile);
+      say();
+    },
+    onWork: (layer, done, total) => {
+      at = { layer, done, total };
+      say();
+    },
+    onLayer: keep,
+  });
+  await keep(shape.layers, ofHead);
+}
+
+const removeFile = (fileSystem: FileSystem, path: string): Promise<void> =>
+  writing(path, () => fileSystem.rm(path, { recursive: false, force: true }));
 
 interface Run {
   readonly writer: PackWriter;
   readonly journal: PackJournal;
-  /** -1 where even the embedding is not written. */
+  /** -1 where even the embedding is not written; one more than there are where the head is done as well. */
   readonly layersDone: number;
-  /** Of the layers that are done; see layerBlocks. */
+  /** Of the layers that are done, and the head; see allBlocks. */
   readonly damage: number[];
 }
 
@@ -287,17 +309,38 @@ async function openRun(options: PackWriterOptions, run: string, constants: Array
   const { fileSystem, target } = options;
   const path = join(unfinishedFolder(target), JOURNAL_FILE);
   const found = await PackJournal.resume(fileSystem, path, run);
-  if (found && found.steps.length > 0) {
-    const writer = await PackWriter.resume(options, found.steps);
-    if (writer) {
-      const layersDone = found.steps.length - 1;
-      if (layersDone > 0) await writer.readConstants(constants);
-      return { writer, journal: found.journal, layersDone, damage: found.steps.flatMap(step => step.damage) };
-    }
+  try {
+    const writer = found && found.steps.length > 0 && (await PackWriter.resume(options, found.steps));
+    if (writer) return await goOn(writer, found, constants);
+  } catch (error) {
+    await found?.journal.close();
+    throw error;
   }
   await found?.journal.close();
+  // First: what is removed halfway must not be gone on with.
+  await removeFile(fileSystem, path);
   const writer = await PackWriter.create(options);
-  return { writer, journal: await PackJournal.create(fileSystem, path, run), layersDone: -1, damage: [] };
+  try {
+    return { writer, journal: await PackJournal.create(fileSystem, path, run), layersDone: -1, damage: [] };
+  } catch (error) {
+    await writer.leave();
+    throw error;
+  }
+}
+
+async function goOn(
+  writer: PackWriter,
+  { journal, steps }: { journal: PackJournal; steps: readonly PackStep[] },
+  constants: ArrayBuffer,
+): Promise<Run> {
+  const layersDone = steps.length - 1;
+  try {
+    if (layersDone > 0) await writer.readConstants(constants);
+  } catch (error) {
+    await writer.leave();
+    throw error;
+  }
+  return { writer, journal, layersDone, damage: steps.flatMap(step => step.damage) };
 }
 
 /**
@@ -334,7 +377,8 @@ async function readSpecialTokens({ checkpoint, config, shape }: Omit<Build, 'wri
   return specialTokens(files, config, shape.vocabulary);
 }
 
-async function finishPack(
+/** Writes the last files and the manifest. */
+async function completePack(
   { options, tokenizer, architecture, writer }: Build,
   special: ReturnType<typeof specialTokens>,
   facts: Readonly<Record<string, string | number>>,
@@ -345,7 +389,7 @@ async function finishPack(
     ...facts,
     ...options.origin,
   };
-  return writer.finish({ name: options.name, ...special, origin });
+  return writer.complete({ name: options.name, ...special, origin });
 }
 
 async function writeEmbedding({ options, checkpoint, architecture, shape, writer }: Build): Promise<void> {

@@ -29,7 +29,7 @@ export interface TemplateLimits {
   readonly queue: number;
 }
 
-export const TEMPLATE_LIMITS: TemplateLimits = {
+const TEMPLATE_LIMITS: TemplateLimits = {
   renderMs: 2000,
   startMs: 15_000,
   idleMs: 30_000,

@@ -237,8 +237,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
 };
 
 function activation(name: string, place: Place): Activation {
-  const found = ACTIVATIONS[name];
-  if (found) return found;
+  if (Object.hasOwn(ACTIVATIONS, name)) return ACTIVATIONS[name]!;
   throw unsupported(place, `the activation ${name.slice(0, 50)}`, Object.keys(ACTIVATIONS).join(', '));
 }
 

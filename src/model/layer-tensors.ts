@@ -37,7 +37,7 @@ type Shape = Omit<ModelShape, 'weights' | 'tiling' | 'hadamard' | 'kvBits'>;
 type Size = readonly [rows: number, columns: number];
 
 /** Sizes of all that layer `layer` of a model has, in the order in which fused tensors hold them. */
-export function layerTensors(s: Shape, layer: number): Map<LayerTensor, Size> {
+function layerTensors(s: Shape, layer: number): Map<LayerTensor, Size> {
   const query = s.queryHeads * s.headDim;
   const keys = s.kvHeads * s.headDim;
   const experts = s.layerFeatures[layer]!.experts ? s.experts : null;

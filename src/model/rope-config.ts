@@ -123,7 +123,7 @@ const withTheta = (parameters: unknown, rope_theta: unknown): unknown =>
 
 const typeOf = (rope: Rope): string => {
   const name = rope.rope_type ?? rope.type ?? 'default';
-  return OLD_NAMES[name] ?? name;
+  return Object.hasOwn(OLD_NAMES, name) ? OLD_NAMES[name]! : name;
 };
 
 function parameters(c: RopeFields, rope: Rope, channels: number, context: RopeContext): RopeParameters {

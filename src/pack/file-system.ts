@@ -125,7 +125,12 @@ export async function readWholeFile(
     throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
   }
   try {
-    const { size } = await file.stat();
+    const size = await file.stat().then(
+      stat => stat.size,
+      (error: unknown) => {
+        throw new PotluckError('DISK_READ', `${path}: ${describeError(error)}`, { cause: error });
+      },
+    );
     if (size > limit) throw new PotluckError('DISK_READ', `${path}: has ${size} bytes, more than ${limit}.`);
     const bytes = new Uint8Array(size);
     await readFully(file, path, bytes, 0);

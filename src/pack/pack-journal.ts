@@ -6,11 +6,11 @@ const JOURNAL_BYTES = 512 * 2 ** 20;
 
 /** What is done of a pack that is being written. */
 export interface PackStep {
-  /** -1: the embedding; else the layer whose tiles are written. */
+  /** -1: the embedding; else the layer whose tiles are written; the number of layers: those of the head. */
   readonly layer: number;
-  /** CRC-32C of the embedding; 0 with a layer. */
+  /** CRC-32C of the embedding; else 0. */
   readonly crc32c: number;
-  /** The tiles of the layer. */
+  /** The tiles of the layer, or the head. */
   readonly tiles: readonly TileEntry[];
   /** What 4-bit activations would damage, block by block. */
   readonly damage: readonly number[];
@@ -35,7 +35,7 @@ export class PackJournal {
   static async create(fileSystem: FileSystem, path: string, run: string): Promise<PackJournal> {
     const file = await writing(path, () => fileSystem.open(path, 'w+'));
     const journal = new PackJournal(file, path, 0);
-    await journal.#append({ run });
+    await journal.#orClose(() => journal.#append({ run }));
     return journal;
   }
 
@@ -55,8 +55,9 @@ export class PackJournal {
     const [first, ...steps] = lines.map(line => parseLine(line));
     if (first?.run !== run || !steps.every(isStep)) return undefined;
     const file = await writing(path, () => fileSystem.open(path, 'r+'));
-    await writing(path, () => file.truncate(end));
-    return { journal: new PackJournal(file, path, end), steps };
+    const journal = new PackJournal(file, path, end);
+    await journal.#orClose(() => writing(path, () => file.truncate(end)));
+    return { journal, steps };
   }
 
   async append(step: PackStep): Promise<void> {
@@ -65,6 +66,16 @@ export class PackJournal {
 
   async close(): Promise<void> {
     await this.#file.close();
+  }
+
+  /** Where it fails, the file is closed. */
+  async #orClose(change: () => Promise<void>): Promise<void> {
+    try {
+      await change();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   async #append(line: object): Promise<void> {

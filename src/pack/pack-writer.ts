@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 import {
+  describeError,
   errorNumber,
   type FileSystem,
   type OpenFile,
@@ -35,7 +36,7 @@ export const unfinishedFolder = (target: string): string => `${target}.unfinishe
 const RECOVER_BYTES = 8 * 2 ** 20;
 
 /** The text of a manifest.json: one line for each tile, so that two packs can be compared by eye. */
-export function manifestText(manifest: Manifest): string {
+function manifestText(manifest: Manifest): string {
   const { tiles, ...rest } = manifest;
   const top = JSON.stringify(rest);
   return `${top.slice(0, -1)},"tiles":[\n${tiles.map(tile => JSON.stringify(tile)).join(',\n')}\n]}\n`;
@@ -43,7 +44,7 @@ export function manifestText(manifest: Manifest): string {
 
 /**
  * Writes a pack from front to back: embedding rows, tiles in execution order, files, constants (whose place is kept at
- * the front), then the manifest. Everything lies in a folder beside the target until `finish` renames it, so a pack that
+ * the front), then the manifest. Everything lies in a folder beside the target until `place` renames it, so a pack that
  * was interrupted never looks whole. One call at a time. Rejects with DISK_WRITE.
  */
 export class PackWriter {
@@ -107,9 +108,14 @@ export class PackWriter {
     const temporary = unfinishedFolder(target);
     const data = await writing(temporary, () => fileSystem.open(join(temporary, 'tiles.bin'), 'r+'));
     const writer = new PackWriter(options, temporary, data);
-    await writer.#recover(steps);
+    try {
+      await writer.#recover(steps);
+    } catch (error) {
+      await writer.leave();
+      throw error;
+    }
     if (writer.#embeddingCrc === steps[0]?.crc32c) return writer;
-    await data.close();
+    await writer.leave();
     return undefined;
   }
 
@@ -243,8 +249,15 @@ export class PackWriter {
     await readFully(this.#data, this.#dataPath, target, entry.offset);
   }
 
-  /** Writes the manifest, syncs everything and puts the pack in its place. */
+  /** Completes the pack and puts it in its place. */
   async finish(facts: ManifestFacts): Promise<Manifest> {
+    const manifest = await this.complete(facts);
+    await this.place();
+    return manifest;
+  }
+
+  /** Writes the manifest, syncs everything and closes its files. */
+  async complete(facts: ManifestFacts): Promise<Manifest> {
     const constants = this.#constants;
     if (!constants || this.#tiles.length !== totalTiles(this.#shape))
       throw new PotluckError('INTERNAL', 'The pack is not whole.');
@@ -271,15 +284,19 @@ export class PackWriter {
     await writing(this.#dataPath, () => this.#data.sync());
     await this.#close();
     await this.#writeFile('manifest.json', text);
+    return manifest;
+  }
+
+  /** Puts a complete pack in its place. Rejects with BAD_OPTION where the target exists. */
+  async place(): Promise<void> {
     await refuseExisting(this.#fileSystem, this.#target);
     await writing(this.#target, async () => {
       await this.#fileSystem.mkdir(dirname(this.#target), { recursive: true });
       await this.#fileSystem.rename(this.#temporary, this.#target);
     });
-    return manifest;
   }
 
-  /** Removes what was written. After `finish` it does nothing. */
+  /** Removes what was written. After `place` it does nothing. */
   async abort(): Promise<void> {
     await this.#close();
     await writing(this.#temporary, () =>
@@ -307,7 +324,7 @@ export class PackWriter {
   async #writeFile(name: string, bytes: Uint8Array): Promise<void> {
     const path = join(this.#temporary, name);
     await writing(path, async () => {
-      const file = await this.#fileSystem.open(path, 'wx');
+      const file = await this.#fileSystem.open(path, 'w'); // a run before may have begun it
       try {
         await writeFully(file, path, bytes, 0);
         await file.sync();
@@ -337,7 +354,7 @@ async function refuseExisting(fileSystem: FileSystem, target: string): Promise<v
     await fileSystem.stat(target);
   } catch (error) {
     if (errorNumber(error) === 'ENOENT') return;
-    throw error;
+    throw new PotluckError('DISK_READ', `${target}: ${describeError(error)}`, { cause: error });
   }
   throw new PotluckError('BAD_OPTION', `${target}: is there already. Remove it, or choose another folder.`);
 }

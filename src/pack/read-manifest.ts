@@ -30,6 +30,8 @@ export const MANIFEST_BYTES = 64 * 2 ** 20;
 export const PACK_FILE_BYTES = 256 * 2 ** 20;
 /** Most bytes of one tile. */
 export const TILE_BYTES = 256 * 2 ** 20;
+/** Most bytes of the constants, which are in memory whole. */
+const CONSTANTS_BYTES = 2 ** 30;
 /** Names that a pack may have; also a folder name and what API clients call the model. */
 export const PACK_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 
@@ -206,6 +208,9 @@ export function checkShape(s: ModelShape, file: string): void {
     throw wrong(`${s.tiling.ffnColumns} FFN columns a tile are not a multiple of 32`);
   if (s.tiling.headRows % 16 !== 0)
     throw wrong(`${s.tiling.headRows} head rows a tile are not a multiple of 16`);
+  const constantsBytes = constantsFloats(s) * 4;
+  if (constantsBytes > CONSTANTS_BYTES)
+    throw wrong(`constants would have ${constantsBytes} bytes, more than ${CONSTANTS_BYTES}`);
   for (const kind of TILE_KINDS)
     if (tileBytes(s, kind) > TILE_BYTES)
       throw wrong(`${kind} tiles would have ${tileBytes(s, kind)} bytes, more than ${TILE_BYTES}`);

@@ -13,6 +13,11 @@ export interface Slot {
 /** Most bytes of a journal that is read: about 600,000 lines. */
 export const JOURNAL_BYTES = 64 * 2 ** 20;
 
+/** Most bytes of a line. */
+const LINE_BYTES = 105;
+/** A removed tile leaves two lines behind; from this many on a journal is written anew. */
+const STALE_LINES = 1000;
+
 const PUT = /^\+ ([0-9a-f]{64}) (\d{1,15}) (\d{1,10}) (\d{1,10})$/;
 const REMOVE = /^- ([0-9a-f]{64})$/;
 
@@ -20,6 +25,14 @@ export const putLine = (hash: string, slot: Slot): string =>
   `+ ${hash} ${slot.offset} ${slot.bytes} ${slot.crc32c}\n`;
 
 export const removeLine = (hash: string): string => `- ${hash}\n`;
+
+/** The journal of these tiles and nothing else. */
+export const journalOf = (slots: ReadonlyMap<string, Slot>): string =>
+  [...slots].map(([hash, slot]) => putLine(hash, slot)).join('');
+
+/** Whether a journal of `bytes`, where `tiles` are there, is to be written anew. */
+export const isLongJournal = (bytes: number, tiles: number): boolean =>
+  bytes > (tiles + STALE_LINES) * LINE_BYTES;
 
 /** What a journal says. */
 export interface Replay {

@@ -11,7 +11,15 @@ import {
   writing,
 } from './file-system.ts';
 import { SlotSpace } from './slot-space.ts';
-import { JOURNAL_BYTES, putLine, removeLine, replayJournal, type Slot } from './tile-cache-journal.ts';
+import {
+  isLongJournal,
+  JOURNAL_BYTES,
+  journalOf,
+  putLine,
+  removeLine,
+  replayJournal,
+  type Slot,
+} from './tile-cache-journal.ts';
 import { ALIGNMENT } from './tile-shape.ts';
 
 /** Where a cached tile lies. */
@@ -31,8 +39,6 @@ export interface TileCacheOptions {
   readonly now: () => number;
 }
 
-/** A removed tile leaves a line behind; from this many on the journal is written anew when it is opened. */
-const STALE_LINES = 1000;
 /** Bytes and age of written tiles from which on they are confirmed without being asked: what a crash may lose. */
 const GROUP_BYTES = 16 * 2 ** 20;
 const GROUP_MILLISECONDS = 1000;
@@ -47,7 +53,7 @@ const GROUP_MILLISECONDS = 1000;
 export class TileCache {
   readonly #options: TileCacheOptions;
   #data: OpenFile;
-  readonly #journal: OpenFile;
+  #journal: OpenFile;
   readonly #slots: Map<string, Slot>;
   #space: SlotSpace;
   /** Tiles that are written and not confirmed: not there yet. */
@@ -91,11 +97,10 @@ export class TileCache {
         slot =>
           slot.offset % ALIGNMENT === 0 && slot.bytes % ALIGNMENT === 0 && slot.offset + slot.bytes <= size,
       );
-      const lines = [...slots].map(([hash, slot]) => putLine(hash, slot)).join('');
-      const stale = torn || text.length > lines.length + STALE_LINES * 100;
-      if (stale) await replaceJournal(fileSystem, journalPath, lines);
+      const stale = torn || isLongJournal(text.length, slots.size);
+      const end = stale ? await replaceJournal(fileSystem, journalPath, slots) : text.length;
       const journal = await openOrMake(fileSystem, journalPath);
-      return new TileCache(options, data, journal, slots, stale ? lines.length : text.length);
+      return new TileCache(options, data, journal, slots, end);
     } catch (error) {
       await data.close();
       throw error;
@@ -227,6 +232,7 @@ export class TileCache {
   async #write(hash: string, bytes: Uint8Array): Promise<void> {
     await this.#renewIfLost();
     await this.#mendJournal();
+    await this.#shortenJournal();
     if (this.#slots.has(hash) || this.#written.has(hash)) return;
     const offset = this.#space.take(bytes.length);
     const slot: Slot = { offset, bytes: bytes.length, crc32c: this.#options.crc32c(bytes, 0) };
@@ -289,6 +295,18 @@ export class TileCache {
     this.#journalTorn = false;
   }
 
+  /** Writes the journal anew where many of its lines do not count any more. */
+  async #shortenJournal(): Promise<void> {
+    if (!isLongJournal(this.#journalEnd, this.#slots.size)) return;
+    const { fileSystem } = this.#options;
+    await this.#journal.close(); // Windows puts nothing in the place of an open file
+    try {
+      this.#journalEnd = await replaceJournal(fileSystem, this.#journalPath, this.#slots);
+    } finally {
+      this.#journal = await openOrMake(fileSystem, this.#journalPath);
+    }
+  }
+
   #inTurn<T>(change: () => Promise<T>): Promise<T> {
     const result = this.#last.then(() => {
       if (this.#closed)
@@ -321,17 +339,23 @@ async function openOrMake(fileSystem: FileSystem, path: string): Promise<OpenFil
   });
 }
 
-/** Puts a journal with exactly `lines` in the place of the old one. */
-async function replaceJournal(fileSystem: FileSystem, path: string, lines: string): Promise<void> {
+/** Puts a journal of exactly these tiles in the place of the old one; its bytes. */
+async function replaceJournal(
+  fileSystem: FileSystem,
+  path: string,
+  slots: ReadonlyMap<string, Slot>,
+): Promise<number> {
   const fresh = `${path}.new`;
+  const bytes = new TextEncoder().encode(journalOf(slots));
   await writing(fresh, async () => {
     const file = await fileSystem.open(fresh, 'w');
     try {
-      await writeFully(file, fresh, new TextEncoder().encode(lines), 0);
+      await writeFully(file, fresh, bytes, 0);
       await file.sync();
     } finally {
       await file.close();
     }
     await fileSystem.rename(fresh, path);
   });
+  return bytes.length;
 }

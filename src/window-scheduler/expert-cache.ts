@@ -3,7 +3,7 @@ import type { TileSource } from '../disk-io/tile-source.ts';
 import { PotluckError } from '../errors/errors.ts';
 import type { ModelShape } from '../pack/manifest.ts';
 import { tileBytes, tilesPerExpert } from '../pack/tile-shape.ts';
-import type { PlacedNow } from './window.ts';
+import { notRead, type PlacedNow, type WindowDeadline } from './window.ts';
 
 export interface ExpertCacheOptions {
   /** Weights memory, and the part of it that is the cache's: bytes from `offset` on, both multiples of 4096. */
@@ -16,6 +16,8 @@ export interface ExpertCacheOptions {
   readonly source: TileSource;
   /** Most reads under way; 4 where nothing is said. */
   readonly readDepth?: number;
+  /** How long `take` waits before it rejects with DEADLINE; without it, as long as the disk takes. */
+  readonly deadline?: WindowDeadline;
 }
 
 export interface ExpertCacheStats {
@@ -45,7 +47,8 @@ export class ExpertCache {
   readonly #used = new Map<number, number>();
   readonly #reads = new Map<number, Promise<void>>();
   readonly #free: number[];
-  #failure: unknown;
+  /** What went wrong with tiles, since the last take began. */
+  readonly #failures = new Map<number, unknown>();
   #closed = false;
   #hits = 0;
   #misses = 0;
@@ -65,18 +68,26 @@ export class ExpertCache {
 
   /**
    * Those of `tiles` that are in memory now, `most` at the most: at once, or when the first was read; reads of others begin.
-   * Each is the caller's until `release`. `tiles` are those still wanted. Rejects with DISK_READ, TILE_CORRUPT or STOPPED.
+   * Each is the caller's until `release`. `tiles` are those still wanted; one take at a time. Rejects with DISK_READ,
+   * TILE_CORRUPT, DEADLINE or STOPPED; a take that failed may be repeated.
    */
   async take(tiles: readonly number[], most: number): Promise<PlacedNow[]> {
-    for (;;) {
-      if (this.#closed) throw new PotluckError('STOPPED', 'The cache of experts is closed.');
-      const placed = this.#collect(tiles, most);
-      this.#readMissing(tiles);
-      if (placed.length > 0) return placed;
-      if (this.#reads.size === 0)
-        throw new PotluckError('INTERNAL', 'All places of the cache of experts are in use.');
-      await Promise.race(this.#reads.values());
-      this.#throwFailure();
+    this.#failures.clear(); // nobody waited for those reads: what is still wanted is read again
+    let wait: { readonly late: Promise<never>; end(): void } | undefined;
+    try {
+      for (;;) {
+        if (this.#closed) throw new PotluckError('STOPPED', 'The cache of experts is closed.');
+        const placed = this.#collect(tiles, most);
+        this.#readMissing(tiles);
+        if (placed.length > 0) return placed;
+        if (this.#reads.size === 0)
+          throw new PotluckError('INTERNAL', 'All places of the cache of experts are in use.');
+        wait ??= this.#startWait(tiles);
+        await Promise.race([wait.late, ...this.#reads.values()]);
+        for (const tile of tiles) if (this.#failures.has(tile)) throw this.#failures.get(tile);
+      }
+    } finally {
+      wait?.end();
     }
   }
 
@@ -153,7 +164,7 @@ export class ExpertCache {
     return undefined;
   }
 
-  /** Never rejects: `take` throws what went wrong. */
+  /** Never rejects: a take that waits for the tile throws what went wrong. */
   async #read(tile: number, offset: number): Promise<void> {
     try {
       await this.#options.source.read([tile], this.#options.memory, offset);
@@ -161,14 +172,20 @@ export class ExpertCache {
       this.#idle.set(tile, offset);
     } catch (error) {
       this.#free.push(offset);
-      this.#failure = error;
+      this.#failures.set(tile, error);
     }
   }
 
-  #throwFailure(): void {
-    if (this.#failure === undefined) return;
-    const failure = this.#failure;
-    this.#failure = undefined;
-    throw failure;
+  /** `late` rejects with DEADLINE when the time is over, unless `end` comes before. */
+  #startWait(tiles: readonly number[]): { late: Promise<never>; end(): void } {
+    const { deadline } = this.#options;
+    let timer: unknown;
+    const late = new Promise<never>((_, reject) => {
+      timer = deadline?.timers.setTimeout(
+        () => reject(notRead(tiles[0]!, deadline.milliseconds)),
+        deadline.milliseconds,
+      );
+    });
+    return { late, end: () => deadline?.timers.clearTimeout(timer) };
   }
 }

@@ -286,12 +286,7 @@ export class Window {
     const { promise, resolve, reject } = promiseWithResolvers<PlacedNow[]>();
     const { now, deadline } = this.#options;
     const timer = deadline?.timers.setTimeout(() => {
-      this.#endWait()?.reject(
-        new PotluckError(
-          'DEADLINE',
-          `Tile ${tiles[0]} was not read within ${deadline.milliseconds} ms: the disk is too slow or does not answer.`,
-        ),
-      );
+      this.#endWait()?.reject(notRead(tiles[0]!, deadline.milliseconds));
     }, deadline.milliseconds);
     this.#waiting = { tiles, since: now(), timer, resolve, reject };
     return promise;
@@ -374,6 +369,13 @@ export class Window {
     if (first !== undefined && this.#layout.places.get(first)?.run === run) this.#endWait()?.reject(error);
   }
 }
+
+/** The DEADLINE of a tile that a take waited for. */
+export const notRead = (tile: number, milliseconds: number): PotluckError =>
+  new PotluckError(
+    'DEADLINE',
+    `Tile ${tile} was not read within ${milliseconds} ms: the disk is too slow or does not answer.`,
+  );
 
 const stopped = (): PotluckError => new PotluckError('STOPPED', 'The window of tiles is closed.');
 const misuse = (what: string): PotluckError =>

@@ -64,6 +64,8 @@ const wrong: [string, (ints: Int32Array) => void][] = [
   ['a negative page', ints => ints.fill(-1, 17, 18)],
   ['a logit row over the tokens', ints => ints.fill(3, 19, 20)],
   ['logit rows that do not rise', ints => ints.fill(2, 18, 19)],
+  ['a residual that is no number', ints => ints.fill(0x7fc00000, 20, 21)],
+  ['a residual that is infinite', ints => ints.fill(0xff800000 | 0, 25, 26)],
 ];
 test.each(wrong)('a payload with %s is refused', (_, change) => {
   expect(() => decodePass(encoded(change), limits)).toThrowError(

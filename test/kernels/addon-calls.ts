@@ -40,7 +40,10 @@ export class Guarded {
   }
 }
 
-const shape = smallShape();
+const shape = smallShape({
+  layerFeatures: [false, true].map(experts => ({ window: 0, rotation: 0, experts })),
+  experts: { count: 4, perToken: 2, width: 64, normalized: true, sharedWidth: 32 },
+});
 const LIMITS = { attentionTiles: 3, kvPages: 5, maxTokens: 4, maxLogitRows: 2 };
 const MIB = 1 << 20;
 
@@ -93,6 +96,10 @@ export function rightCalls(addon: Addon): Readonly<Record<string, (guarded: Guar
     { op: 'begin', layer: 0, half: 'attention' },
     { op: 'tiles', layer: 0, half: 'attention', tiles: [{ offset: 0, slot: 0 }] },
     { op: 'end', layer: 0, half: 'attention' },
+    { op: 'begin', layer: 1, half: 'ffn' },
+    { op: 'expert-tiles', layer: 1, tiles: [{ offset: 0, slot: 3 }] },
+    { op: 'head-begin' },
+    { op: 'head-tiles', tiles: [{ offset: 0, slot: 32 }] },
   ]);
   const ints = (...values: number[]) => Int32Array.of(...values);
   const floats = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 7 + 1));

@@ -40,8 +40,10 @@ test('a stop token may be one or several', () => {
 
 test.each([
   ['hidden_act', 'gelu'],
+  ['hidden_act', 'constructor'],
   ['quantization_config', { bits: 4 }],
   ['rope_scaling', { type: 'xpos', factor: 4 }],
+  ['rope_scaling', { type: 'constructor', factor: 4 }],
   ['layer_types', ['full_attention', 'linear_attention']],
   ['attn_logit_softcapping', 30],
   ['final_logit_softcapping', 30],

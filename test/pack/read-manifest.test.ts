@@ -108,6 +108,14 @@ test.each<[string, unknown, RegExp]>([
   );
 });
 
+test('refuses constants that nobody has memory for', () => {
+  const manifest = changed('shape.width', 65536) as { shape: Record<string, unknown> };
+  const experts = { count: 4096, perToken: 1, width: 32, normalized: true, sharedWidth: 0 };
+  const layerFeatures = Array.from({ length: 2 }, () => ({ window: 0, rotation: 0, experts: true }));
+  Object.assign(manifest.shape, { experts, layerFeatures });
+  expect(() => read(manifest)).toThrow(/constants would have \d{10} bytes, more than 1073741824/);
+});
+
 test('tiles of equal bytes may lie in one place', () => {
   const { offset, bytes, sha256, crc32c } = JSON.parse(text).tiles[3];
   const twin = (changes: object) => {

@@ -133,6 +133,38 @@ test('many removed tiles do not make the journal long for ever', async () => {
   expect((await fs.stat(join(folder, 'index.txt'))).size).toBeLessThan(300);
 });
 
+test('a journal is shortened while the cache is open, and nothing is lost where that fails', async () => {
+  const folder = await temporaryFolder();
+  const journal = join(folder, 'index.txt');
+  const [kept, a, b] = [tile(1), tile(2), tile(3)];
+  let failing = true;
+  const rename: FileSystem['rename'] = async (from, to) => {
+    if (failing) throw noSpace();
+    await fs.rename(from, to);
+  };
+  await fs.writeFile(journal, `- ${'0'.repeat(64)}\n`.repeat(1500)); // not yet so long that it is shortened
+  const cache = await open(folder, { ...faulty(() => undefined), rename });
+  await put(cache, kept);
+  const change = async () => {
+    for (let i = 0; i < 40; i++) {
+      await put(cache, a);
+      await cache.remove([a.hash]);
+    }
+  };
+  await expect(change()).rejects.toMatchObject({ code: 'DISK_WRITE' });
+  expect(cache.hashes()).toEqual([kept.hash]);
+  expect((await fs.stat(journal)).size).toBeGreaterThan(100_000);
+  failing = false;
+  await put(cache, a, b);
+  await cache.remove([a.hash]);
+  expect((await fs.stat(journal)).size).toBeLessThan(1000);
+  await cache.close();
+  const again = await open(folder);
+  expect(again.hashes()).toEqual([kept.hash, b.hash]);
+  for (const { hash } of [kept, b]) await readBack(again, hash);
+  await again.close();
+});
+
 /** A file system that does what `fault` says before each call of an open file; `fault` throws to fail the call. */
 function faulty(fault: (call: string, path: string) => void): FileSystem {
   return {

@@ -1,19 +1,23 @@
 import { expect, test } from 'vitest';
 import type { TileSource } from '../../src/disk-io/tile-source.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
-import { ExpertCache } from '../../src/window-scheduler/expert-cache.ts';
+import { ExpertCache, type ExpertCacheOptions } from '../../src/window-scheduler/expert-cache.ts';
 import { randomSource } from './random-source.ts';
 
 const TILE = 4096;
 
-/** Tile t is filled with t. `fail`: tiles that cannot be read; `hold` keeps reads from ending. */
+/** Tile t is filled with t. `fail`: tiles that cannot be read; `hold` keeps reads of a tile from ending. */
 function source() {
-  const log = { reads: [] as number[], fail: new Set<number>(), hold: Promise.resolve() };
+  const log = {
+    reads: [] as number[],
+    fail: new Set<number>(),
+    hold: new Map<number, Promise<void>>(),
+  };
   const tiles: TileSource = {
     how: 'test',
     read: async ([tile = -1], memory, offset) => {
       log.reads.push(tile);
-      await log.hold;
+      await log.hold.get(tile);
       if (log.fail.has(tile)) throw new PotluckError('DISK_READ', `tile ${tile}`);
       new Uint8Array(memory, offset, TILE).fill(tile);
     },
@@ -23,7 +27,19 @@ function source() {
   return { tiles, log };
 }
 
-function open(places: number, readDepth = 4) {
+/** Keeps reads of a tile from ending until it is called. */
+function holdReadOf(log: ReturnType<typeof source>['log'], tile: number): () => void {
+  let free: () => void = () => undefined;
+  log.hold.set(
+    tile,
+    new Promise(resolve => {
+      free = resolve;
+    }),
+  );
+  return free;
+}
+
+function open(places: number, readDepth = 4, options: Pick<ExpertCacheOptions, 'deadline'> = {}) {
   const { tiles, log } = source();
   const memory = new ArrayBuffer((places + 2) * TILE);
   const cache = new ExpertCache({
@@ -33,6 +49,7 @@ function open(places: number, readDepth = 4) {
     tileBytes: TILE,
     source: tiles,
     readDepth,
+    ...options,
   });
   /** Takes and releases all of `wanted`; checks the bytes. */
   const use = async (wanted: readonly number[]) => {
@@ -101,12 +118,48 @@ test('a read that fails rejects the take, and may be tried again', async () => {
   expect(cache.stats().hits).toBe(0);
 });
 
+test('a read that fails when nobody waits for its tile fails no other, and is tried again', async () => {
+  const { cache, log, use } = open(3);
+  log.fail.add(7);
+  const free = holdReadOf(log, 7);
+  const placed = await cache.take([1, 7], 2); // 7 is still being read
+  expect(placed.map(({ tile }) => tile)).toEqual([1]);
+  cache.release([1]);
+  const other = cache.take([2], 1);
+  free();
+  expect((await other).map(({ tile }) => tile)).toEqual([2]);
+  cache.release([2]);
+  await use([3]);
+  await expect(use([7])).rejects.toMatchObject({ code: 'DISK_READ', message: 'tile 7' });
+  log.fail.clear();
+  await use([7]);
+  expect(log.reads).toEqual([1, 7, 2, 3, 7, 7]);
+});
+
+test('a tile that does not come in time ends the take, not the cache', async () => {
+  const timers: (() => void)[] = [];
+  const deadline = {
+    milliseconds: 5000,
+    timers: {
+      setTimeout: (call: () => void) => timers.push(call) - 1,
+      clearTimeout: (timer: unknown) => delete timers[timer as number],
+    },
+  };
+  const { cache, log, use } = open(2, 4, { deadline });
+  const free = holdReadOf(log, 4);
+  const late = cache.take([4], 1);
+  expect(Object.keys(timers)).toHaveLength(1);
+  timers[0]!();
+  await expect(late).rejects.toMatchObject({ code: 'DEADLINE', message: expect.stringContaining('Tile 4') });
+  free();
+  await use([4, 5, 6]);
+  expect(log.reads).toEqual([4, 5, 6]);
+  expect(Object.keys(timers)).toEqual([]);
+});
+
 test('close waits for reads, and later takes reject', async () => {
   const { cache, log } = open(2);
-  let free: () => void = () => undefined;
-  log.hold = new Promise(resolve => {
-    free = resolve;
-  });
+  const free = holdReadOf(log, 1);
   const taking = cache.take([1], 1);
   let closed = false;
   const closing = cache.close().then(() => {

@@ -281,7 +281,7 @@ napi_value read_cached(napi_env env, napi_callback_info info) {
   size_t bytes;
   if (!get_arguments(env, info, 3, argument) || !read_handle(env, argument[0], "file", kFileTag, &handle) ||
       !read_integer(env, argument[1], "offset", 0, kMostFileOffset, &offset) ||
-      !read_typed(env, argument[2], "target", napi_uint8_array, 1, &to, &bytes))
+      !read_typed(env, argument[2], "target", napi_uint8_array, &to, &bytes))
     return nullptr;
   if (!handle->file) {
     throw_range(env, "file", "is closed");
@@ -312,7 +312,7 @@ struct ReadArguments {
 bool read_parts(napi_env env, napi_value value, ReadArguments* out) {
   void* data;
   size_t words;
-  if (!read_typed(env, value, "tiles", napi_float64_array, 8, &data, &words)) return false;
+  if (!read_typed(env, value, "tiles", napi_float64_array, &data, &words)) return false;
   if (words == 0 || words % 2 != 0 || words / 2 > kMostParts) {
     throw_range(env, "tiles", "is not a list of bytes and CRC-32C");
     return false;
@@ -411,7 +411,7 @@ napi_value crc32c_call(napi_env env, napi_callback_info info) {
   int64_t seed = 0;
   Crc32cFunction run = crc32c;
   if (!get_arguments(env, info, 3, arguments) ||
-      !read_typed(env, arguments[0], "bytes", napi_uint8_array, 1, &data, &bytes))
+      !read_typed(env, arguments[0], "bytes", napi_uint8_array, &data, &bytes))
     return nullptr;
   if (!is_undefined(env, arguments[1]) &&
       !read_integer(env, arguments[1], "seed", 0, std::numeric_limits<uint32_t>::max(), &seed))

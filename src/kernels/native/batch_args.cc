@@ -11,7 +11,7 @@ namespace {
 bool read_int32s(napi_env env, napi_value value, const char* name, size_t most, std::vector<int32_t>* out) {
   void* data;
   size_t count;
-  if (!read_typed(env, value, name, napi_int32_array, 4, &data, &count)) return false;
+  if (!read_typed(env, value, name, napi_int32_array, &data, &count)) return false;
   if (count > most) {
     throw_range(env, name, "is too long");
     return false;
@@ -66,7 +66,7 @@ const char* batch_problem(const Batch& b, const Model& m) {
 bool read_frequencies(napi_env env, napi_value value, const Model& m, std::vector<float>* out) {
   void* data;
   size_t count;
-  if (!read_typed(env, value, "frequencies", napi_float64_array, 8, &data, &count)) return false;
+  if (!read_typed(env, value, "frequencies", napi_float64_array, &data, &count)) return false;
   if (m.pairs() == 0 ? count != 0 : count % m.pairs() != 0) {
     throw_range(env, "frequencies", "has not whole rows");
     return false;

@@ -37,7 +37,7 @@ int64_t greatest(const float* x, size_t n) {
 
 bool read_floats(napi_env env, napi_value value, const char* name, size_t least, float** floats, size_t* count) {
   void* data;
-  if (!read_typed(env, value, name, napi_float32_array, 4, &data, count)) return false;
+  if (!read_typed(env, value, name, napi_float32_array, &data, count)) return false;
   *floats = static_cast<float*>(data);
   if (*count >= least) return true;
   throw_range(env, name, "is too short");

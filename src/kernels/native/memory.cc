@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <map>
@@ -11,7 +12,6 @@
 namespace potluck {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kHugeFrom = size_t(4) << 20;
 constexpr size_t kHugePage = size_t(2) << 20;
 constexpr int64_t kMostBytes = int64_t(1) << 40;
@@ -27,7 +27,13 @@ std::mutex registry_mutex;
 std::map<uintptr_t, Region> registry;  // by first byte
 uint64_t next_id = 1;
 
-size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+// The system's: 4 KiB, or 16 or 64 on some Arm. It gives back whole ones, also what lies behind the bytes it is told.
+size_t page_bytes() {
+  static const size_t bytes = size_t(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+size_t whole_pages(size_t bytes) { return (bytes + page_bytes() - 1) / page_bytes() * page_bytes(); }
 
 // The caller holds registry_mutex.
 std::map<uintptr_t, Region>::iterator find_region(const void* at) {
@@ -151,8 +157,8 @@ void* map_pages(size_t bytes, bool huge) {
 void unmap_pages(void* at, size_t bytes) { munmap(at, whole_pages(bytes)); }
 
 void discard_pages(void* at, size_t bytes) {
-  const uintptr_t from = (reinterpret_cast<uintptr_t>(at) + kPage - 1) / kPage * kPage;
-  const uintptr_t to = (reinterpret_cast<uintptr_t>(at) + bytes) / kPage * kPage;
+  const uintptr_t page = page_bytes(), start = reinterpret_cast<uintptr_t>(at);
+  const uintptr_t from = (start + page - 1) / page * page, to = (start + bytes) / page * page;
   if (to <= from) return;
 #ifdef __linux__
   madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);

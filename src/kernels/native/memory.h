@@ -24,7 +24,7 @@ void discard_pages(void* at, size_t bytes);
 // A region of `bytes` (at least 1) with its ArrayBuffer; false with a pending exception when memory is refused.
 bool create_region(napi_env env, size_t bytes, napi_value* buffer, void** data);
 
-// allocate(bytes) and release(buffer).
+// Adds allocate(bytes), discard(buffer, offset, bytes) and release(buffer) to `exports`.
 bool register_memory(napi_env env, napi_value exports);
 
 }  // namespace potluck

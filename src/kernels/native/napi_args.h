@@ -80,8 +80,8 @@ inline bool read_buffer(napi_env env, napi_value value, const char* name, size_t
 }
 
 // A typed array of exactly this type.
-inline bool read_typed(napi_env env, napi_value value, const char* name, napi_typedarray_type type, size_t element_bytes,
-                       void** data, size_t* elements) {
+inline bool read_typed(napi_env env, napi_value value, const char* name, napi_typedarray_type type, void** data,
+                       size_t* elements) {
   bool is = false;
   napi_typedarray_type actual{};
   if (napi_is_typedarray(env, value, &is) != napi_ok || !is ||
@@ -89,7 +89,6 @@ inline bool read_typed(napi_env env, napi_value value, const char* name, napi_ty
     throw_range(env, name, "is not a typed array of the right type");
     return false;
   }
-  (void)element_bytes;
   return true;
 }
 

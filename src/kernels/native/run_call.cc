@@ -100,7 +100,7 @@ napi_value run_call(napi_env env, napi_callback_info info) {
   void* words;
   size_t count;
   if (!arguments(env, info, 3, argument) || !read_idle_model(env, argument[0], &handle) ||
-      !read_typed(env, argument[1], "program", napi_float64_array, 8, &words, &count) ||
+      !read_typed(env, argument[1], "program", napi_float64_array, &words, &count) ||
       !read_bool(env, argument[2], "eager", &eager) ||
       !handle->read(env, static_cast<double*>(words), count))
     return nullptr;

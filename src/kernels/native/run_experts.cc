@@ -5,6 +5,9 @@
 
 namespace potluck {
 
+// In place of the share of an expert that was picked.
+constexpr float kPicked = -1.0f;
+
 void ThreadRun::route(const Step& step, int64_t token, const float* x) {
   const ModelShape& s = m_.shape;
   const uint8_t* router = reinterpret_cast<const uint8_t*>(m_.layer_constant(step.layer, m_.constants_layout.router));
@@ -20,18 +23,19 @@ void ThreadRun::route(const Step& step, int64_t token, const float* x) {
   kernels_.exp(scores, int(s.experts), scores);
   float all = 0;
   for (int64_t e = 0; e < s.experts; e++) all += scores[e];
-  // The likeliest, of equals the first; a picked one is marked by a negative share.
+  // The likeliest, of equals the first; a picked one is marked by a negative share, and none is picked twice, also where shares
+  // are no numbers.
   int32_t* picked = m_.routes + size_t(token * s.experts_per_token);
   float* weights = m_.route_weights + size_t(token * s.experts_per_token);
   float some = 0;
   for (int64_t n = 0; n < s.experts_per_token; n++) {
-    int64_t best = 0;
-    for (int64_t e = 1; e < s.experts; e++)
-      if (!(scores[e] <= scores[best])) best = e;
+    int64_t best = -1;
+    for (int64_t e = 0; e < s.experts; e++)
+      if (scores[e] != kPicked && (best < 0 || !(scores[e] <= scores[best]))) best = e;
     picked[n] = int32_t(best);
     weights[n] = scores[best];
     some += scores[best];
-    scores[best] = -1.0f;
+    scores[best] = kPicked;
   }
   for (int64_t n = 0; n < s.experts_per_token; n++) weights[n] /= s.normalized_experts ? some : all;
 }
@@ -45,6 +49,7 @@ ThreadRun::Picked ThreadRun::pick(const Step& step, int64_t i) {
       if (m_.routes[n] != expert) continue;
       mine_.picked[count] = int32_t(t);
       mine_.picked_weights[count++] = m_.route_weights[n];
+      break;  // `picked` has room for each token once; a program that did not route leaves anything in `routes`
     }
   return Picked{count, mine_.picked, mine_.picked_weights};
 }

@@ -124,7 +124,7 @@ bool consistent(napi_env env, const ModelShape& s) {
 bool read_shape(napi_env env, napi_value numbers, ModelShape* s, ModelLimits* limits) {
   void* data;
   size_t count;
-  if (!read_typed(env, numbers, "numbers", napi_float64_array, 8, &data, &count)) return false;
+  if (!read_typed(env, numbers, "numbers", napi_float64_array, &data, &count)) return false;
   Numbers from(env, static_cast<double*>(data), count);
   double n[kFieldCount];
   for (size_t i = 0; i < kFieldCount; i++)

@@ -40,7 +40,8 @@ class Arguments {
   template <typename T>
   T* array(napi_typedarray_type type, size_t least, size_t* count) {
     void* data = nullptr;
-    if (ok) ok = read_typed(env_, values_[at_++], "array", type, sizeof(T), &data, count);
+    *count = 0;
+    if (ok) ok = read_typed(env_, values_[at_++], "array", type, &data, count);
     if (!ok) return nullptr;
     if (*count < least || *count > size_t(kMost)) {
       throw_range(env_, "array", "has not the right length");

@@ -14,7 +14,7 @@ export interface TileBatch {
 }
 
 /** Most columns of panels that are rounded together: their products take 8 bytes times its square. */
-export const MOST_COLUMNS = 4096;
+const MOST_COLUMNS = 4096;
 
 /** Columns of the last panel of a tile as they are stored. */
 export const outputColumns = (s: ModelShape, kind: LayerTileKind): number =>

@@ -39,8 +39,6 @@ export interface QuantizePackOptions {
 /** Rounds all layers that are not done, and the head; the damage of the head. See LayerQuantizer. */
 export async function quantizePack(options: QuantizePackOptions): Promise<number[]> {
   const { shape, fileSystem, folder, layersDone } = options;
-  const open = (name: string) => ResidualFile.open(fileSystem, join(folder, name), shape.width);
-  const residuals = [await open(RESIDUAL_FILES[0]), await open(RESIDUAL_FILES[1])] as const;
   const windows = calibrationWindows(options.tokens, options.beginToken, shape.context);
   const tokens = windows.length * windows[0]!.length;
   const works = shape.layerFeatures.map((_, layer) => layerWork(shape, layer, tokens));
@@ -51,7 +49,11 @@ export async function quantizePack(options: QuantizePackOptions): Promise<number
     done += work;
     options.onWork(at, done, total);
   };
+  const files: ResidualFile[] = [];
   try {
+    for (const name of RESIDUAL_FILES)
+      files.push(await ResidualFile.open(fileSystem, join(folder, name), shape.width));
+    const residuals = [files[0]!, files[1]!] as const;
     const quantizer = new LayerQuantizer({ ...options, onWork, residuals, windows });
     try {
       if (layersDone === 0) await quantizer.embed(options.embed);
@@ -61,12 +63,12 @@ export async function quantizePack(options: QuantizePackOptions): Promise<number
       quantizer.close();
     }
   } finally {
-    for (const file of residuals) await file.close();
+    for (const file of files) await file.close();
   }
 }
 
 /** Windows of one length, each behind the begin token; what does not fill the last is left out, unless it is the only one. */
-export function calibrationWindows(
+function calibrationWindows(
   tokens: readonly number[],
   beginToken: number | null,
   context: number,

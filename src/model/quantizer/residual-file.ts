@@ -1,5 +1,12 @@
 import { PotluckError } from '../../errors/errors.ts';
-import { type FileSystem, type OpenFile, readFully, writeFully, writing } from '../../pack/file-system.ts';
+import {
+  errorNumber,
+  type FileSystem,
+  type OpenFile,
+  readFully,
+  writeFully,
+  writing,
+} from '../../pack/file-system.ts';
 
 /** The residual stream of the calibration tokens between two layers: [tokens, width] float32, on disk. */
 export class ResidualFile {
@@ -18,7 +25,8 @@ export class ResidualFile {
     const file = await writing(path, async () => {
       try {
         return await fileSystem.open(path, 'r+');
-      } catch {
+      } catch (error) {
+        if (errorNumber(error) !== 'ENOENT') throw error;
         return fileSystem.open(path, 'w+');
       }
     });

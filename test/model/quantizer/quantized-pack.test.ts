@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createNativeBackend } from '../../../src/kernels/native-backend.ts';
@@ -15,6 +15,7 @@ import {
 } from '../../../src/model/build-pack.ts';
 import { allBlocks, shareInA4 } from '../../../src/model/quantizer/level-blocks.ts';
 import { readLevels } from '../../../src/model/quantizer/write-levels.ts';
+import type { FileSystem, OpenFile } from '../../../src/pack/file-system.ts';
 import { openPackFolder } from '../../../src/pack/pack-folder.ts';
 import { addon } from '../../kernels/addon-under-test.ts';
 import { crc32c } from '../../pack/crc32c-table.ts';
@@ -82,6 +83,57 @@ async function levelsOf(folder: string, name: string): Promise<{ share: number; 
     return bytes.slice(tile.offset, tile.offset + tile.bytes);
   });
   return { share: shareInA4(allBlocks(manifest.shape), inA4), inA4 };
+}
+
+/**
+ * A disk whose process dies at a step at `target` ('sync manifest.json') when `dies` says so: before it is done, or after.
+ * `open`: the open files.
+ */
+function dyingDisk(target: string, done: boolean, dies: (step: string) => boolean) {
+  const open = new Set<OpenFile>();
+  let dead = false;
+  const step = async <T>(
+    what: string,
+    path: string,
+    change: () => Promise<T>,
+    undo?: (made: T) => unknown,
+  ) => {
+    if (!path.startsWith(target)) return change();
+    const now = !dead && dies(`${what} ${basename(path)}`);
+    if (!dead && !now) return change();
+    dead = true;
+    if (now && done) {
+      const made = await change();
+      await undo?.(made);
+    }
+    throw Object.assign(new Error('died'), { code: 'EIO' });
+  };
+  const openFile = async (path: string, flags: string): Promise<OpenFile> => {
+    const close = (file: OpenFile) => file.close();
+    const file: OpenFile = await step('open', path, () => fs.open(path, flags), close);
+    const dying: OpenFile = {
+      read: (...args) => step('read', path, () => file.read(...args)),
+      write: (...args) => step('write', path, () => file.write(...args)),
+      truncate: bytes => step('truncate', path, () => file.truncate(bytes)),
+      datasync: () => step('datasync', path, () => file.datasync()),
+      sync: () => step('sync', path, () => file.sync()),
+      stat: () => step('stat', path, () => file.stat()),
+      close: async () => {
+        open.delete(dying);
+        await file.close();
+      },
+    };
+    open.add(dying);
+    return dying;
+  };
+  const fileSystem: FileSystem = {
+    open: openFile,
+    stat: path => fs.stat(path),
+    mkdir: (path, options) => step('mkdir', path, () => fs.mkdir(path, options)),
+    rename: (from, to) => step('rename', to, () => fs.rename(from, to)),
+    rm: (path, options) => step('rm', path, () => fs.rm(path, options)),
+  };
+  return { fileSystem, open };
 }
 
 describe('a pack rounded by inputs', () => {
@@ -166,6 +218,49 @@ describe('a pack rounded by inputs', () => {
   });
 
   it.each([
+    ['before', false],
+    ['after', true],
+  ])('loses nothing and leaves nothing open where it dies %s any step behind the head', async (_, done) => {
+    const folder = await checkpointFolder();
+    const whole = await build(folder, 'whole', { activations: 'mixed' });
+    const target = join(folder, 'pack');
+    const run = async (dies: (step: string) => boolean) => {
+      const disk = dyingDisk(target, done, dies);
+      const said: BuildProgress[] = [];
+      const built = build(folder, 'pack', {
+        activations: 'mixed',
+        fileSystem: disk.fileSystem,
+        onProgress: progress => void said.push(progress),
+      });
+      const error = await built.then(
+        () => undefined,
+        (failure: unknown) => failure,
+      );
+      expect(disk.open.size).toBe(0);
+      return { error, said };
+    };
+    // Lines of the run, the embedding, two layers and the head.
+    let lines = 0;
+    await run(step => lines === 5 || (step === 'datasync journal.jsonl' && ++lines === 6));
+    expect(lines).toBe(5);
+    const lasts = new Set<string>();
+    for (let left = 0; !(await fs.readdir(folder)).includes('pack') && left < 500; left++) {
+      let count = 0;
+      const { error, said } = await run(step => count++ === left && lasts.add(step).size > 0);
+      expect(said).toEqual([]);
+      if (error) expect(error).toMatchObject({ code: expect.stringMatching(/^DISK_/) });
+    }
+    expect([...lasts]).toEqual(
+      expect.arrayContaining(['sync manifest.json', 'rm residuals-1.bin', 'rename pack']),
+    );
+    expect((await openPackFolder(fs, target)).manifest).toEqual(whole);
+    const names = (await fs.readdir(target)).filter(name => name !== 'journal.jsonl'); // it died while that was removed
+    expect(names).toEqual(await fs.readdir(join(folder, 'whole')));
+    const bytes = await fs.readFile(join(target, 'tiles.bin'));
+    expect(bytes.equals(await fs.readFile(join(folder, 'whole', 'tiles.bin')))).toBe(true);
+  });
+
+  it.each([
     ['calibration', { calibrationTokens: TOKENS.toReversed() }],
     ['levels', { activations: 'mixed' }],
   ] as const)('begins anew where there are other %s', async (_, other) => {
@@ -185,6 +280,24 @@ describe('a pack rounded by inputs', () => {
     });
     expect(said[0]).toMatchObject({ stage: 'round', layer: 0, tiles: 0 });
     expect(await fs.readdir(folder)).not.toContain('pack.unfinished');
+  });
+
+  it('begins anew where what an interrupted run left was removed halfway', async () => {
+    const folder = await checkpointFolder();
+    const stop = new Error('enough');
+    const onProgress = (progress: BuildProgress) => {
+      if (progress.stage === 'round' && progress.layer === 1) throw stop;
+    };
+    await expect(build(folder, 'pack', { onProgress })).rejects.toBe(stop);
+    const rm: FileSystem['rm'] = async (path, options) => {
+      if (!options.recursive) return fs.rm(path, options);
+      await fs.rm(join(path, 'tiles.bin'));
+      throw stop;
+    };
+    const other = { activations: 'a4', fileSystem: { ...fs, rm } } as const;
+    await expect(build(folder, 'pack', other)).rejects.toMatchObject({ code: 'DISK_WRITE' });
+    await build(folder, 'pack');
+    expect(await fs.readdir(folder)).toContain('pack');
   });
 
   it('has the levels that were asked for', async () => {
