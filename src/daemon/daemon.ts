@@ -7,7 +7,6 @@ import { type Cluster, createCluster } from '../cluster/cluster.ts';
 import type { ClusterHost } from '../cluster/cluster-host.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from '../cluster/device.ts';
 import type { ClusterModel } from '../cluster/model-choice.ts';
-import { tilesOf } from '../cluster/plan.ts';
 import { MdnsDiscovery } from '../discovery/mdns-discovery.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
@@ -240,11 +239,8 @@ class Daemon {
     const plans = this.#plans;
     const store = this.#store;
     return {
-      prepare: async (plan, index, hub, onProgress, signal) => {
-        const get = httpGetter(hub.host, hub.linkPort, PATIENCE);
-        const model = await store.receive(plan.modelId, get, signal);
-        await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
-      },
+      prepare: (plan, index, hub, onProgress, signal) =>
+        store.prepare(plan, index, httpGetter(hub.host, hub.linkPort, PATIENCE), onProgress, signal),
       activate: async (plan, index, signal) => {
         await this.#openTokenizer(plan.modelId);
         return plans.activate(plan, index, signal);

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { checkPlan, type Plan, tilesOf } from '../cluster/plan.ts';
 import { fetchTiles } from '../cluster/tile-transfer.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
@@ -196,8 +197,23 @@ export class ModelStore {
     return model;
   }
 
+  /**
+   * Fetches from the hub what device `index` of `plan` needs and is not here. Rejects with PROTOCOL where the plan is not for the tiles of its model.
+   */
+  async prepare(
+    plan: Plan,
+    index: number,
+    get: HttpGet,
+    onProgress: (bytes: number, total: number) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const model = await this.receive(plan.modelId, get, signal);
+    checkPlan(plan, model.manifest.tiles);
+    await this.#fetch(model, tilesOf(plan, index), get, onProgress, signal);
+  }
+
   /** Fetches those of `tiles` that are not here. */
-  async fetch(
+  async #fetch(
     model: LocalModel,
     tiles: readonly number[],
     get: HttpGet,

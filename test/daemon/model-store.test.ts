@@ -85,3 +85,23 @@ test("with 'none' no pack is offered", async () => {
   expect(names(await open('none'))).toEqual([]);
   expect(await store!.look()).toBe(false);
 });
+
+test('a plan of more or fewer tiles than its model has is not prepared', async () => {
+  const alder = (await open(join(root, 'alder'))).packs[0]!;
+  const device = { id: '0'.repeat(32), name: 'hub', host: '', linkPort: 1 };
+  const prepare = (tiles: number) =>
+    store!.prepare(
+      {
+        ...{ epoch: 1, modelId: alder.id, hubId: device.id, devices: [device] },
+        assignment: Array.from({ length: tiles }, () => 0),
+      },
+      0,
+      () => Promise.reject(new Error('nothing is to be fetched')),
+      () => undefined,
+      new AbortController().signal,
+    );
+  const { length } = alder.manifest.tiles;
+  await prepare(length);
+  await expect(prepare(length + 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
+  await expect(prepare(length - 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
+});
