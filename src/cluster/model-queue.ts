@@ -121,16 +121,18 @@ export class ModelQueue {
   /** Changes the model once nothing runs and the first in the queue wants another. */
   #next(): void {
     const first = this.#waiting[0];
-    if (first === undefined || this.#running.size > 0) return;
+    if (first === undefined) return;
     const target = this.#options.target();
     if (first.modelId === target) {
       if (first.modelId === this.#served) this.serving(first.modelId);
       return;
     }
+    if (this.#running.size > 0) return;
     // it is being loaded for somebody
     if (target !== this.#served && this.#waiting.some(each => each.modelId === target)) return;
-    if (!this.#options.choose(first.modelId))
-      first.settle(new PotluckError('UNKNOWN_MODEL', 'No device of the cluster has this model any more.'));
+    if (this.#options.choose(first.modelId)) return;
+    first.settle(new PotluckError('UNKNOWN_MODEL', 'No device of the cluster has this model any more.'));
+    this.#next();
   }
 
   /** Resolves when the entry is in the engine, or its request is gone. */
@@ -150,11 +152,12 @@ export class ModelQueue {
         if (end instanceof PotluckError) reject(end);
         else resolve();
       };
-      const gone = (): void => settle('leave');
-      const timer = timers.setTimeout(() => {
-        settle(late());
+      const leave = (end: 'leave' | PotluckError): void => {
+        settle(end);
         this.#next();
-      }, TURN_MS);
+      };
+      const gone = (): void => leave('leave');
+      const timer = timers.setTimeout(() => leave(late()), TURN_MS);
       const waiting: Waiting = { ...entry, settle };
       this.#waiting.push(waiting);
       signal.addEventListener('abort', gone, { once: true });

@@ -187,6 +187,30 @@ test('a model that no device has any more is unknown', async () => {
   expect(news()).toEqual(['x1 UNKNOWN_MODEL']);
 });
 
+test('who waits behind a model that is unknown goes in with it out of the way', async () => {
+  await serve('a');
+  void ask('a1');
+  void ask('x1');
+  void ask('a2');
+  await settled();
+  expect(news()).toEqual(['a1 on a']);
+  await end('a1');
+  expect(news().sort()).toEqual(['a1 end', 'a2 on a', 'x1 UNKNOWN_MODEL']);
+});
+
+test('who waits behind a request that was given up goes in at once', async () => {
+  await serve('a');
+  void ask('a1');
+  const given = new AbortController();
+  void ask('b1', given.signal);
+  void ask('a2');
+  await settled();
+  expect(news()).toEqual(['a1 on a']);
+  given.abort();
+  await settled();
+  expect(news().sort()).toEqual(['a2 on a', 'b1 end']);
+});
+
 test('a device that is hub no more sends everybody to the new one', async () => {
   await serve('a');
   void ask('a1');
