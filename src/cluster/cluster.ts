@@ -103,6 +103,7 @@ export class Cluster {
     });
     this.#queue = new ModelQueue({
       generator: host.generator,
+      work: () => host.work(),
       timers,
       target: () => this.#targetModel(),
       choose: modelId => this.#choose(modelId),

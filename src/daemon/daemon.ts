@@ -253,6 +253,7 @@ class Daemon {
         throw new PotluckError('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
       },
       generator: this.#engine,
+      work: () => this.#runner.work,
       status: () => this.#localStatus(),
       log: { info: text => this.#log.info(text), warn: text => this.#log.warn(text) },
     };

@@ -4,7 +4,7 @@ import type { Batch } from '../kernels/backend.ts';
 import { rotationSwitch } from '../kernels/length-frequencies.ts';
 import { PAGE_POSITIONS, paddedVocabulary } from '../pack/tile-shape.ts';
 import type { DevicePass } from './device-pass.ts';
-import type { LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
+import type { EngineWork, LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
 import { runLayers } from './run-layers.ts';
 
 /** The hub's side of the star, as a pass needs it. */
@@ -48,6 +48,8 @@ export class PlanRunner implements PassRunner {
   #waiting = new Set<() => void>();
   /** Tokens that went through passes of the active plan. */
   tokens = 0;
+  /** Calls of kernels in earlier plans. */
+  #earlierCalls = 0;
 
   constructor(timers: WaitTimers) {
     this.#timers = timers;
@@ -75,6 +77,12 @@ export class PlanRunner implements PassRunner {
     return this.#active().device.shape.vocabulary;
   }
 
+  /** A pass may take minutes where weights stream from a slow disk; it goes on as long as `calls` rises or kernels compute. */
+  get work(): EngineWork {
+    const device = this.#plan?.device;
+    return { calls: this.#earlierCalls + (device?.calls ?? 0), computing: device?.computing ?? false };
+  }
+
   /** From now on passes run on `plan`. */
   begin(plan: ActivePlan): void {
     this.#plan = plan;
@@ -87,6 +95,7 @@ export class PlanRunner implements PassRunner {
   async suspend(reason: PotluckError): Promise<void> {
     const plan = this.#plan;
     this.#plan = null;
+    this.#earlierCalls += plan?.device.calls ?? 0;
     if (plan === null || this.#running === null) return;
     plan.star?.abortPass(reason);
     await this.#running;

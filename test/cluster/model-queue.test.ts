@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from 'vitest';
 import { betterChoice, modelsOf } from '../../src/cluster/model-choice.ts';
-import { MOST_WAITING, ModelQueue, TURN_MS } from '../../src/cluster/model-queue.ts';
+import { MOST_WAITING, ModelQueue, STALL_MS, TURN_MS } from '../../src/cluster/model-queue.ts';
 import type { GenerateRequest } from '../../src/engine/generate.ts';
 import { asPotluckError, PotluckError } from '../../src/errors/errors.ts';
 import { ManualTimers } from './manual-timers.ts';
@@ -13,6 +13,7 @@ let chosen: string[];
 /** 'NAME on MODEL' where a request enters the engine; 'NAME end' or 'NAME CODE' where its answer ends. */
 let events: string[];
 let finish: Map<string, () => void>;
+let work: { calls: number; computing: boolean };
 let queue: ModelQueue;
 
 beforeEach(() => {
@@ -21,6 +22,7 @@ beforeEach(() => {
   chosen = [];
   events = [];
   finish = new Map();
+  work = { calls: 0, computing: false };
   queue = new ModelQueue({
     generator: {
       async *generate({ prompt }, signal) {
@@ -33,6 +35,7 @@ beforeEach(() => {
         if (!signal.aborted) yield { type: 'finish', reason: 'stop' };
       },
     },
+    work: () => work,
     timers,
     target: () => target,
     previous: () => planned,
@@ -45,11 +48,14 @@ beforeEach(() => {
   });
 });
 
+const promptOf = (name: string) =>
+  ({ prompt: [...name].map(letter => letter.charCodeAt(0)) }) as unknown as GenerateRequest;
+
 /** Asks for the model that is the first letter of `name`. */
 async function ask(name: string, signal = new AbortController().signal): Promise<void> {
-  const request = { prompt: [...name].map(letter => letter.charCodeAt(0)) } as unknown as GenerateRequest;
   try {
-    for await (const event of queue.generate(name[0]!, request, signal)) expect(event.type).toBe('finish');
+    for await (const event of queue.generate(name[0]!, promptOf(name), signal))
+      expect(event.type).toBe('finish');
     events.push(`${name} end`);
   } catch (error) {
     events.push(`${name} ${asPotluckError(error).code}`);
@@ -133,18 +139,36 @@ test('a request that goes away makes room, in the engine and in the queue', asyn
   expect(chosen).toEqual(['c']);
 });
 
+test('a request that is cancelled while nobody reads its answer makes room at once', async () => {
+  await serve('a');
+  const given = new AbortController();
+  const unread = queue.generate('a', promptOf('a1'), given.signal);
+  const first = unread.next();
+  await settled();
+  await end('a1');
+  await first;
+  void ask('b1');
+  await settled();
+  expect(chosen).toEqual([]);
+  given.abort();
+  expect(chosen).toEqual(['b']);
+});
+
 test('the queue has a limit, and a wait an end', async () => {
   await serve('a');
   void ask('a1');
   for (let i = 0; i < MOST_WAITING; i++) void ask(`b${i % 10}`);
   await ask('bx');
   expect(news()).toEqual(['a1 on a', 'bx BUSY']);
+  work.computing = true;
   timers.advance(TURN_MS - 1);
   await settled();
   expect(news()).toEqual([]);
   timers.advance(1);
   await settled();
   expect(news()).toHaveLength(MOST_WAITING);
+  await end('a1');
+  expect(news()).toEqual(['a1 end']);
   expect(timers.pending).toBe(0);
   void ask('a2');
   await settled();
@@ -167,6 +191,24 @@ test('a model that cannot be loaded fails for those that wait, and the one befor
   await settled();
   expect(news()).toEqual(['b2 MEMORY_TOO_SMALL']);
   expect(chosen).toEqual(['b', 'a', 'b', 'c']);
+});
+
+test('an answer ends where the engine does nothing for it, and goes on as long as it works', async () => {
+  await serve('a');
+  void ask('a1');
+  await settled();
+  news();
+  // a pass of many calls, and then one of a single call that takes long
+  for (const step of [{ calls: 1 }, { calls: 2 }, { computing: true }, {}, { calls: 3, computing: false }]) {
+    work = { ...work, ...step };
+    timers.advance(STALL_MS);
+    await settled();
+    expect(news()).toEqual([]);
+  }
+  timers.advance(STALL_MS);
+  await settled();
+  expect(news()).toEqual(['a1 DEADLINE']);
+  expect(timers.pending).toBe(0);
 });
 
 test('other work on the engine keeps its model until it ends', async () => {
