@@ -164,7 +164,7 @@ class PassEngine implements Engine {
     try {
       await new Promise<void>((resolve, reject) => {
         const onEnd = (error: PotluckError | null): void => (error === null ? resolve() : reject(error));
-        const sequence = this.#enter(new Evaluation(text, at, onRow, onEnd), text, text.length);
+        const sequence = this.#enter(new Evaluation(tokens, at, onRow, onEnd), text, text.length);
         cancel = () => {
           this.#leave(sequence);
           reject(signal?.reason);

@@ -437,7 +437,8 @@ describe('evaluate', () => {
     for (const at of [[1, 1], [-1], [3], [0.5]]) {
       await expect(engine.evaluate([1, 2, 3], at, nothing)).rejects.toEqual(code('BAD_REQUEST'));
     }
-    await expect(engine.evaluate([1, 99], [1], nothing)).rejects.toEqual(code('BAD_REQUEST'));
+    for (const at of [[1], [0]])
+      await expect(engine.evaluate([1, 99], at, nothing)).rejects.toEqual(code('BAD_REQUEST'));
     await expect(engine.evaluate(request(1, 31).prompt, [30], nothing)).rejects.toEqual(
       code('CONTEXT_TOO_LONG'),
     );
