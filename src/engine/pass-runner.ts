@@ -38,6 +38,6 @@ export interface PassRunner {
   /** Runs one pass; one at a time. Returns rows in the order of sequences and their logitsAt.
    *  Rejects with DEVICE_LOST or NOT_READY when the plan changed or broke: wait for `ready()`, then start over. */
   run(sequences: readonly PassSequence[]): Promise<LogitRow[]>;
-  /** Resolves when a plan is active; rejects with NOT_READY after a deadline. */
-  ready(): Promise<void>;
+  /** Resolves when a plan is active; rejects with NOT_READY after a deadline, and with the reason of `signal`. */
+  ready(signal: AbortSignal): Promise<void>;
 }

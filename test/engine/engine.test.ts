@@ -403,6 +403,18 @@ describe('failures', () => {
     idle(engine);
     await expect(collect(engine, request(1, 5))).rejects.toEqual(code('STOPPED'));
   });
+
+  it('does not wait for a plan when it is closed', async () => {
+    const { runner, engine } = start();
+    runner.onReady = signal =>
+      new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    const failed = expect(collect(engine, request(1, 5))).rejects.toEqual(code('STOPPED'));
+    await turns(2);
+    await engine.close();
+    await failed;
+    expect(runner.readyCalls).toBe(1);
+    idle(engine);
+  });
 });
 
 describe('evaluate', () => {

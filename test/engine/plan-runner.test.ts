@@ -143,7 +143,7 @@ test('suspend aborts the pass in flight and waits for it; then there is no plan'
   expect(aborted[0]).toBe('NOT_READY');
   expect(runner.epoch).toBe(-1);
   expect(() => runner.run(sequences)).toThrow(/no plan/);
-  const ready = runner.ready();
+  const ready = runner.ready(new AbortController().signal);
   runner.begin(fakePlan(2).plan);
   await ready;
   expect(runner.epoch).toBe(2);
@@ -172,4 +172,22 @@ test('what passes did is told while kernels run, and goes on rising in the next 
   await runner.suspend(new PotluckError('NOT_READY', 'Another plan begins.'));
   runner.begin({ ...fakePlan(2).plan, device });
   expect(runner.work).toEqual({ calls: 2, computing: false });
+});
+
+test('a wait for a plan ends with its signal, and leaves no timer', async () => {
+  const pending = new Set<unknown>();
+  const runner = new PlanRunner({
+    setTimeout: call => {
+      pending.add(call);
+      return call;
+    },
+    clearTimeout: timer => pending.delete(timer),
+  });
+  const closing = new AbortController();
+  const ready = runner.ready(closing.signal);
+  expect(pending.size).toBe(1);
+  closing.abort(new PotluckError('STOPPED', 'The engine is stopping.'));
+  await expect(ready).rejects.toMatchObject({ code: 'STOPPED' });
+  expect(pending.size).toBe(0);
+  await expect(runner.ready(closing.signal)).rejects.toMatchObject({ code: 'STOPPED' });
 });
