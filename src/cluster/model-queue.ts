@@ -90,21 +90,29 @@ export class ModelQueue {
     }
   }
 
+  /**
+   * Runs something else on the model that plans are made for, in its turn as requests are; no other model is chosen before it ends. Its signal aborts
+   * with `signal`, or where it must not go on. Rejects as `generate` does, or as `work`.
+   */
+  async hold<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    signal.throwIfAborted();
+    const modelId = this.#options.target() ?? '';
+    const entry: Entry = { modelId, ender: new AbortController() };
+    if (this.#mayEnter(modelId)) this.#running.add(entry);
+    else await this.#turn(entry, signal);
+    const unwatch = this.#watch(entry);
+    try {
+      signal.throwIfAborted();
+      return await work(AbortSignal.any([signal, entry.ender.signal]));
+    } finally {
+      unwatch();
+      this.#leave(entry);
+    }
+  }
+
   #leave(entry: Entry): void {
     this.#running.delete(entry);
     this.#next();
-  }
-
-  /** Runs something else on the plan that is served; no other model is chosen before it ends. */
-  async hold<T>(work: () => Promise<T>): Promise<T> {
-    const entry: Entry = { modelId: this.#served ?? '', ender: new AbortController() };
-    this.#running.add(entry);
-    try {
-      return await work();
-    } finally {
-      this.#running.delete(entry);
-      this.#next();
-    }
   }
 
   /** A plan is about to be served: nothing that runs may go on with another model's plan. */

@@ -376,7 +376,11 @@ class Daemon {
     if (view.role === 'hub')
       return {
         generate: (request, signal) => cluster.generator(view.modelId ?? '').generate(request, signal),
-        evaluate: (...text) => cluster.hold(() => this.#engine.evaluate(...text)),
+        evaluate: (tokens, at, onRow, signal) =>
+          cluster.hold(
+            either => this.#engine.evaluate(tokens, at, onRow, either),
+            signal ?? new AbortController().signal,
+          ),
       };
     const hub = view.members.find(member => member.id === view.hubId);
     const where = hub

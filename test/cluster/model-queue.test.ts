@@ -211,16 +211,50 @@ test('an answer ends where the engine does nothing for it, and goes on as long a
   expect(timers.pending).toBe(0);
 });
 
-test('other work on the engine keeps its model until it ends', async () => {
+test('other work on the engine keeps its model until it ends, and has its turn behind those that wait', async () => {
   await serve('a');
-  let end = (): void => undefined;
-  const work = queue.hold(() => new Promise<void>(resolve => (end = resolve)));
+  const ends = new Map<string, () => void>();
+  const hold = async (name: string, signal = new AbortController().signal) => {
+    try {
+      await queue.hold(either => {
+        events.push(`${name} on ${planned}`);
+        return new Promise<void>((resolve, reject) => {
+          ends.set(name, resolve);
+          either.addEventListener('abort', () => reject(either.reason));
+        });
+      }, signal);
+    } catch (error) {
+      events.push(`${name} ${asPotluckError(error).code}`);
+    }
+  };
+  void hold('first');
   void ask('b1');
+  void hold('second');
   await settled();
+  expect(news()).toEqual(['first on a']);
   expect(chosen).toEqual([]);
-  end();
-  await work;
+  ends.get('first')!();
+  await settled();
   expect(chosen).toEqual(['b']);
+  await serve('b');
+  await end('b1');
+  expect(chosen).toEqual(['b', 'a']);
+  await serve('a');
+  expect(news()).toEqual(['b1 on b', 'b1 end', 'second on a']);
+  // the word of another device
+  target = 'b';
+  await serve('b');
+  expect(news()).toEqual(['second NOT_READY']);
+  void hold('third');
+  timers.advance(STALL_MS);
+  await settled();
+  expect(news()).toEqual(['third on b', 'third DEADLINE']);
+  const gone = new AbortController();
+  void hold('fourth', gone.signal);
+  gone.abort(new PotluckError('STOPPED', 'gone'));
+  await settled();
+  expect(news()).toEqual(['fourth on b', 'fourth STOPPED']);
+  expect(timers.pending).toBe(0);
 });
 
 test('a model that no device has any more is unknown', async () => {
