@@ -108,7 +108,7 @@ class Daemon {
       system: systemMemory,
       pause: milliseconds => new Promise(resolve => TIMERS.setTimeout(() => resolve(), milliseconds)),
     });
-    this.#served = new ServedModels(this.#keeper);
+    this.#served = new ServedModels(this.#keeper, TIMERS);
     this.#engine = createEngine({
       runner: this.#runner,
       logitMath: compute.backend.logitMath,
