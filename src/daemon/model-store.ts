@@ -33,6 +33,8 @@ export type HttpGet = (path: string, signal: AbortSignal) => Promise<AsyncIterab
 
 /** Most packs that are offered; a device's description holds no more. */
 const MOST_PACKS = 64;
+/** Most models of other devices whose constants and tokenizer are in memory; a further one is read from disk again. */
+const MOST_RECEIVED = 4;
 /** Before a pack that could not be opened is looked at again. */
 const RETRY_MILLISECONDS = 5000;
 /** The name under which the constants blob is served and kept. */
@@ -55,6 +57,9 @@ export class ModelStore {
   readonly #folder: string;
   /** By the folder they are in; the first is the one that is served unless another is asked for. */
   readonly #packs: Map<string, LocalModel>;
+  /** What the manifest's file of each folder was when its pack was opened. */
+  readonly #stamps = new Map<string, string>();
+  /** By id; the last one is the one that was asked for last. */
   readonly #received = new Map<string, LocalModel>();
   /** Models that are being received. */
   readonly #receiving = new Map<string, Promise<LocalModel>>();
@@ -63,6 +68,9 @@ export class ModelStore {
   readonly #planTiles = new PlanTiles();
   /** Tiles of the plan in use. */
   #inUse: ReadonlySet<string> = new Set();
+  /** Ids of the model of the plan in use, and of the one that is prepared. */
+  #usedModel: string | null = null;
+  #preparedModel: string | null = null;
   /** Packs that could not be opened, why, and when: one that is just being copied is whole later. */
   readonly #broken = new Map<string, { readonly message: string; readonly at: number }>();
 
@@ -85,7 +93,7 @@ export class ModelStore {
     const cache = await TileCache.open({ fileSystem: fs, folder, crc32c, now: TIMERS.now });
     const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
     try {
-      if (model !== 'none') packs.set(resolve(model), store.#fromFolder(await openPackFolder(fs, model)));
+      if (model !== 'none') await store.#openPack(resolve(model), await stampOf(model));
     } catch (error) {
       await cache.close();
       throw error;
@@ -105,7 +113,7 @@ export class ModelStore {
     return [...this.#broken.values()].map(({ message }) => message);
   }
 
-  /** Looks for packs that came or went since the last look; true where there are others now. */
+  /** Looks for packs that came, went or were replaced since the last look; true where there are others now. */
   async look(): Promise<boolean> {
     const { model, modelsFolder } = this.#places;
     if (modelsFolder === null || model === 'none') return false;
@@ -114,15 +122,18 @@ export class ModelStore {
     let changed = false;
     for (const folder of [...this.#broken.keys()]) if (!folders.has(folder)) this.#broken.delete(folder);
     for (const folder of [...this.#packs.keys()])
-      if (folder !== resolve(model) && !folders.has(folder)) changed = this.#packs.delete(folder) || changed;
+      if (folder !== resolve(model) && !folders.has(folder)) changed = this.#drop(folder) || changed;
     for (const folder of folders) {
       const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
-      if (this.#packs.has(folder) || TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
+      const stamp = await stampOf(folder);
+      if (this.#packs.has(folder) && this.#stamps.get(folder) === stamp) continue;
+      if (TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
       try {
-        this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
+        await this.#openPack(folder, stamp);
         this.#broken.delete(folder);
         changed = true;
       } catch (error) {
+        changed = this.#drop(folder) || changed;
         const { code, message } = asPotluckError(error);
         // just removed, or no pack at all
         if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, { message, at: TIMERS.now() });
@@ -131,9 +142,25 @@ export class ModelStore {
     return changed;
   }
 
+  async #openPack(folder: string, stamp: string): Promise<void> {
+    this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
+    this.#stamps.set(folder, stamp);
+  }
+
+  /** False where there was none. */
+  #drop(folder: string): boolean {
+    this.#stamps.delete(folder);
+    return this.#packs.delete(folder);
+  }
+
   /** The model of that id, as far as it is here. */
   find(id: string): LocalModel | undefined {
-    return this.packs.find(pack => pack.id === id) ?? this.#received.get(id);
+    const pack = this.packs.find(each => each.id === id);
+    const received = this.#received.get(id);
+    if (pack !== undefined || received === undefined) return pack;
+    this.#received.delete(id);
+    this.#received.set(id, received);
+    return received;
   }
 
   /** Where a tile lies, of whatever model. */
@@ -194,7 +221,16 @@ export class ModelStore {
       whole: null,
     };
     this.#received.set(id, model);
+    this.#forgetReceived();
     return model;
+  }
+
+  /** Those that were asked for longest ago go out of memory. */
+  #forgetReceived(): void {
+    for (const id of [...this.#received.keys()]) {
+      if (this.#received.size <= MOST_RECEIVED) return;
+      if (id !== this.#usedModel && id !== this.#preparedModel) this.#received.delete(id);
+    }
   }
 
   /**
@@ -207,6 +243,7 @@ export class ModelStore {
     onProgress: (bytes: number, total: number) => void,
     signal: AbortSignal,
   ): Promise<void> {
+    this.#preparedModel = plan.modelId;
     const model = await this.receive(plan.modelId, get, signal);
     checkPlan(plan, model.manifest.tiles);
     await this.#fetch(model, tilesOf(plan, index), get, onProgress, signal);
@@ -236,6 +273,7 @@ export class ModelStore {
   use(model: LocalModel, tiles: readonly number[]): void {
     const hashes = tiles.map(tile => model.manifest.tiles[tile]!.sha256);
     this.#inUse = new Set(hashes);
+    this.#usedModel = model.id;
     this.#planTiles.use(planKey(model.id, hashes), hashes);
   }
 
@@ -346,6 +384,12 @@ function tileFinder({ tiles }: Manifest): (sha256: string) => number | undefined
     index ??= new Map(tiles.map((tile, i) => [tile.sha256, i]));
     return index.get(sha256);
   };
+}
+
+/** Another one where a pack's manifest was replaced. Why there is none is said by whoever opens the pack. */
+async function stampOf(folder: string): Promise<string> {
+  const found = await fs.stat(join(folder, 'manifest.json')).catch(() => null);
+  return found === null ? 'none' : `${found.ino} ${found.size} ${found.mtimeMs}`;
 }
 
 async function namesIn(folder: string): Promise<string[]> {

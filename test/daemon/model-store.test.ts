@@ -1,9 +1,11 @@
 import { cp, mkdir, mkdtemp, rename, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { ModelStore } from '../../src/daemon/model-store.ts';
+import { CONSTANTS_FILE, type HttpGet, ModelStore } from '../../src/daemon/model-store.ts';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
+import { manifestId } from '../../src/pack/read-manifest.ts';
 import { packForTest } from '../cli/pack-for-test.ts';
 import { SMALL, writeCheckpoint } from '../model/small-checkpoint.ts';
 
@@ -61,6 +63,21 @@ test("the model's own pack is first; packs of the folder come and go", async () 
   expect(opened.locate(tile.sha256)).toBeUndefined();
 });
 
+test('a pack that is replaced in its folder is another one at the next look', async () => {
+  await add('birch', 'here');
+  const opened = await open(join(root, 'alder'));
+  expect(names(opened)).toEqual(['alder', 'birch']);
+  await add('alder', 'alder.unfinished');
+  await rm(join(folder, 'here'), { recursive: true });
+  await rename(join(folder, 'alder.unfinished'), join(folder, 'here'));
+  expect(await opened.look()).toBe(true);
+  expect(names(opened)).toEqual(['alder']);
+  expect(await opened.look()).toBe(false);
+  await truncate(join(folder, 'here', 'manifest.json'), 20);
+  await opened.look();
+  expect(opened.notes).toEqual([expect.stringContaining('here')]);
+});
+
 test('a copy of a model that is there is no further model', async () => {
   await add('alder', 'copy');
   await add('birch', 'birch.unfinished');
@@ -104,4 +121,46 @@ test('a plan of more or fewer tiles than its model has is not prepared', async (
   await prepare(length);
   await expect(prepare(length + 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
   await expect(prepare(length - 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
+});
+
+test('of models of other devices few are in memory: that in use, that which is prepared, the last ones; others come from disk', async () => {
+  const alder = (await open(join(root, 'alder'))).packs[0]!;
+  const fetched: string[] = [];
+  // the same model under other names has other ids
+  const manifests = new Map(
+    Array.from({ length: 6 }, (_, i) => {
+      const bytes = Buffer.from(
+        JSON.stringify({ ...JSON.parse(Buffer.from(alder.manifestBytes).toString()), name: `m${i}` }),
+      );
+      return [manifestId(bytes), bytes];
+    }),
+  );
+  const get: HttpGet = async path => {
+    fetched.push(path);
+    const [id, name] = path.split('/').slice(-2) as [string, string];
+    const bytes =
+      name === 'manifest.json'
+        ? manifests.get(id)!
+        : name === CONSTANTS_FILE
+          ? new Uint8Array(alder.constants)
+          : (await alder.readFile(name))!;
+    return Readable.from([bytes]);
+  };
+  const { signal } = new AbortController();
+  const ids = [...manifests.keys()];
+  const receive = (n: number) => store!.receive(ids[n]!, get, signal);
+  store!.use(await receive(0), []);
+  const device = { id: '0'.repeat(32), name: 'hub', host: '', linkPort: 1 };
+  const short = { epoch: 1, modelId: ids[1]!, hubId: device.id, devices: [device], assignment: [] };
+  await expect(store!.prepare(short, 0, get, () => undefined, signal)).rejects.toMatchObject({
+    code: 'PROTOCOL',
+  });
+  for (const n of [2, 3, 4]) await receive(n);
+  expect(store!.find(ids[3]!)).toBeDefined();
+  await receive(5);
+  const here = ids.filter(id => store!.find(id) !== undefined);
+  expect(here.map(id => store!.find(id)!.manifest.name)).toEqual(['m0', 'm1', 'm3', 'm5']);
+  const { length } = fetched;
+  expect((await receive(2)).manifest.name).toBe('m2');
+  expect(fetched).toHaveLength(length);
 });
