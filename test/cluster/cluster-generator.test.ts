@@ -3,7 +3,10 @@ import { ClusterGenerator, type GenerateRoute, UNREAD_MS } from '../../src/clust
 import type { Member } from '../../src/cluster/members.ts';
 import type { Message } from '../../src/cluster/messages.ts';
 import { RemoteStreams } from '../../src/cluster/remote-streams.ts';
+import { createEngine } from '../../src/engine/engine.ts';
 import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
+import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
+import { FakeRunner } from '../engine/fake-runner.ts';
 import { ManualTimers } from './manual-timers.ts';
 import { deviceInfo } from './ws-devices.ts';
 
@@ -16,9 +19,9 @@ const request: GenerateRequest = {
 };
 
 /** An answer over `route`. */
-function answer(route: GenerateRoute, timers: ManualTimers) {
+function answer(route: GenerateRoute, timers: ManualTimers, asked = request) {
   const generator = new ClusterGenerator({ route: () => route, onRoute: () => () => undefined, timers });
-  return generator.generate(request, new AbortController().signal);
+  return generator.generate(asked, new AbortController().signal);
 }
 
 test('an answer that is not read is ended for the hub at once, and for its reader when it reads on', async () => {
@@ -43,6 +46,25 @@ test('an answer that is not read is ended for the hub at once, and for its reade
   await expect(events.next()).rejects.toMatchObject({ code: 'DEADLINE' });
   expect(signals).toHaveLength(1);
   expect(timers.pending).toBe(0);
+});
+
+test('the place that an unread answer has in the engine is free again', async () => {
+  const timers = new ManualTimers();
+  const engine = createEngine({
+    runner: new FakeRunner(),
+    logitMath: SCRIPT_LOGIT_MATH,
+    limits: { maxSequences: 1, maxQueue: 0 },
+  });
+  const route: GenerateRoute = { hubId: 'hub', generate: (...args) => engine.generate(...args) };
+  const long = { ...request, maxTokens: 200 };
+  const events = answer(route, timers, long);
+  await events.next();
+  const next = () => answer(route, timers).next();
+  await expect(next()).rejects.toMatchObject({ code: 'BUSY' });
+  timers.advance(UNREAD_MS);
+  expect((await next()).value).toMatchObject({ type: 'token' });
+  await expect(events.next()).rejects.toMatchObject({ code: 'DEADLINE' });
+  await engine.close();
 });
 
 test('a finish waits for its reader as long as it takes, and who goes away leaves no timer', async () => {
