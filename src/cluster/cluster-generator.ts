@@ -17,14 +17,25 @@ export interface ClusterGeneratorOptions {
   readonly timers: Timers;
 }
 
-/** An answer that gets no token for this long fails. */
+/** A request that no hub takes for this long fails. The hub that took it ends it where the engine does nothing for it. */
 const PATIENCE_MS = 60_000;
+/** An answer whose events nobody takes for this long is ended: it holds places that others wait for. */
+export const UNREAD_MS = 60_000;
 /** Times that an answer may move to another hub without a token in between; a wait for a model's turn moves it, too. */
 const MOST_MOVES = 16;
 /** Before the same hub is asked again. */
 const PAUSE_MS = 250;
 /** The hub or the plan is gone: another one continues from the tokens so far. */
 const MOVES_ON: ReadonlySet<ErrorCode> = new Set(['DEVICE_LOST', 'NOT_READY', 'STOPPED']);
+
+interface RouteWatch {
+  readonly signal: AbortSignal;
+  /** An event goes to the reader now. */
+  gives(): void;
+  /** The reader asks for the next one. Throws DEADLINE where that came too late. */
+  taken(): void;
+  end(): void;
+}
 
 /**
  * Answers requests wherever the hub is. When the hub changes or is lost in the middle, the prompt and the tokens so far go
@@ -52,8 +63,10 @@ export class ClusterGenerator implements Generator {
             if (event.type === 'token') generated.push(event.id);
             deadline = timers.now() + PATIENCE_MS;
             moves = 0;
+            if (event.type === 'finish') return yield event;
+            watch.gives();
             yield event;
-            if (event.type === 'finish') return;
+            watch.taken();
           }
         } catch (thrown) {
           error = asPotluckError(thrown);
@@ -75,13 +88,28 @@ export class ClusterGenerator implements Generator {
     }
   }
 
-  /** A signal that aborts with `signal`, or when another device is hub. */
-  #watch(route: GenerateRoute, signal: AbortSignal): { signal: AbortSignal; end: () => void } {
-    const moved = new AbortController();
-    const end = this.#options.onRoute(() => {
-      if (this.#hubId() !== route.hubId) moved.abort();
+  /** A signal that aborts with `signal`, when another device is hub, or when an event that was given is not taken. */
+  #watch(route: GenerateRoute, signal: AbortSignal): RouteWatch {
+    const { timers, onRoute } = this.#options;
+    const ender = new AbortController();
+    const end = onRoute(() => {
+      if (this.#hubId() !== route.hubId) ender.abort();
     });
-    return { signal: AbortSignal.any([signal, moved.signal]), end };
+    let timer: unknown = null;
+    return {
+      signal: AbortSignal.any([signal, ender.signal]),
+      gives: () => {
+        timer = timers.setTimeout(() => ender.abort(unread()), UNREAD_MS);
+      },
+      taken: () => {
+        timers.clearTimeout(timer);
+        if (ender.signal.reason instanceof PotluckError) throw ender.signal.reason;
+      },
+      end: () => {
+        timers.clearTimeout(timer);
+        end();
+      },
+    };
   }
 
   /** Until there is another hub than that of `route`, or a moment has passed, or `signal` aborts. */
@@ -113,3 +141,9 @@ export class ClusterGenerator implements Generator {
     }
   }
 }
+
+const unread = (): PotluckError =>
+  new PotluckError(
+    'DEADLINE',
+    `The answer was not read for ${UNREAD_MS / 1000} s and was ended, so that others go on. Ask again, and read it as it comes.`,
+  );

@@ -1,4 +1,5 @@
 import type { Generator } from '../engine/generate.ts';
+import type { EngineWork } from '../engine/pass-runner.ts';
 import type { PotluckError } from '../errors/errors.ts';
 import type { Plan, PlannedTile } from './plan.ts';
 
@@ -32,8 +33,9 @@ export interface ClusterHost {
   deactivate(reason: PotluckError): Promise<void>;
   /** Tiles of a model that this device holds completely. */
   manifestFor(modelId: string): { readonly tiles: readonly PlannedTile[] };
-  /** The engine of this device; used while it is hub. */
+  /** The engine of this device, and what it has done so far; used while this device is hub. */
   readonly generator: Generator;
+  work(): EngineWork;
   /** What this device tells of itself to another one that asks (JSON, under 1 MiB). */
   status(): unknown;
   readonly log: ClusterLog;

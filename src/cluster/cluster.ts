@@ -103,6 +103,7 @@ export class Cluster {
     });
     this.#queue = new ModelQueue({
       generator: host.generator,
+      work: () => host.work(),
       timers,
       target: () => this.#targetModel(),
       choose: modelId => this.#choose(modelId),
@@ -123,9 +124,9 @@ export class Cluster {
     });
   }
 
-  /** Runs work on this hub's engine while the cluster stays with the model that it serves. */
-  hold<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.hold(work);
+  /** Runs work on this hub's engine while the cluster stays with the model that it serves; see ModelQueue. */
+  hold<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#queue.hold(work, signal);
   }
 
   /** What this device and those that it is linked to hold completely. */

@@ -11,8 +11,10 @@ export const deviceIdSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/));
 export const modelIdSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{16,64}$/));
 export const hostSchema = text(255);
 export const portSchema = wholeNumber(1, 65535);
+/** The highest plan number: frames carry 32 bits, and a change a second gets here in 68 years. No plan can be made behind it. */
+export const MAX_EPOCH = 2 ** 31;
 /** Plan numbers; rise with every change. */
-export const epochSchema = wholeNumber(0, Number.MAX_SAFE_INTEGER);
+export const epochSchema = wholeNumber(0, MAX_EPOCH);
 
 export const deviceSchema = v.object({
   /** 32 hex digits, kept across restarts. */

@@ -3,7 +3,7 @@ import type { GenerateRequest } from '../engine/generate.ts';
 import { PotluckError } from '../errors/errors.ts';
 
 /** Most tokens of a prompt and of an answer in a message. */
-export const MAX_TOKENS = 131_072;
+const MAX_TOKENS = 131_072;
 
 const tokenId = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(2 ** 31 - 1));
 const tokens = v.pipe(v.array(tokenId), v.maxLength(MAX_TOKENS));

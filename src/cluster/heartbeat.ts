@@ -1,8 +1,8 @@
 import type { Timers } from '../discovery/timers.ts';
 
-export const HEARTBEAT_MS = 500;
+const HEARTBEAT_MS = 500;
 /** A device that was not heard for this long is lost. */
-export const SILENCE_MS = 3000;
+const SILENCE_MS = 3000;
 
 export interface HeartbeatOptions {
   readonly timers: Timers;

@@ -1,5 +1,6 @@
 import { PotluckError } from '../errors/errors.ts';
 import type { TileKind } from '../pack/manifest.ts';
+import { MAX_EPOCH } from './device.ts';
 import { MAX_PLAN_DEVICES, MAX_PLAN_TILES, type Plan, type PlanDevice, type PlannedTile } from './plan.ts';
 
 export interface PlanCandidate extends PlanDevice {
@@ -30,7 +31,7 @@ const STAY_BONUS = 0.5;
 /**
  * Gives every tile to one device. Each half layer is spread in proportion to the devices' parts (see `deviceParts`); what whole
  * tiles cannot give is carried to the next half layer of the same kind, so that sums even out. Pure: the same input gives
- * the same plan. Throws MEMORY_TOO_SMALL where no device can hold a window.
+ * the same plan. Throws MEMORY_TOO_SMALL where no device can hold a window, NOT_READY where plan numbers are used up.
  */
 export function makePlan(input: PlanInput): Plan {
   const { epoch, modelId, tiles, devices, previous } = input;
@@ -59,7 +60,13 @@ export function makePlan(input: PlanInput): Plan {
   };
 }
 
-function checkInput({ tiles, devices }: PlanInput): void {
+function checkInput({ epoch, tiles, devices }: PlanInput): void {
+  if (epoch > MAX_EPOCH) {
+    throw new PotluckError(
+      'NOT_READY',
+      `A device of the cluster knows plan ${epoch - 1}, and no number is higher. Stop all devices, then start them again.`,
+    );
+  }
   const ok = devices.length >= 1 && devices.length <= MAX_PLAN_DEVICES && tiles.length <= MAX_PLAN_TILES;
   if (!ok || devices.some(d => !(d.share > 0 && Number.isFinite(d.share)))) {
     throw new PotluckError(

@@ -7,7 +7,7 @@ import { type DeviceInfo, deviceLabel } from './device.ts';
 import { MAX_KNOWN_PEERS, type Message, type MessageOf } from './messages.ts';
 
 /** Most other devices that this one is linked to. */
-export const MAX_MEMBERS = 32;
+const MAX_MEMBERS = 32;
 /** Most links that have not said hello yet. */
 const MOST_STRANGERS = 64;
 /** The first state comes within this time after the hello. */

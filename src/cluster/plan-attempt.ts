@@ -7,9 +7,9 @@ import { type Plan, planToMessage } from './plan.ts';
 import type { PlanHolder } from './plan-holder.ts';
 
 /** A device that prepares without any progress for this long is given up. */
-export const STALL_MS = 30_000;
+const STALL_MS = 30_000;
 /** Every device swaps within this time: it loads what stays in memory. */
-export const ACTIVATE_MS = 60_000;
+const ACTIVATE_MS = 60_000;
 
 export type AttemptPhase = 'prepare' | 'activate';
 
@@ -106,8 +106,12 @@ export class PlanAttempt {
       await this.#all('prepare', STALL_MS, () => this.#prepareSelf());
       return this.#all('activate', ACTIVATE_MS, () => this.#activateSelf());
     };
-    // what rejects in `all` has called #giveUp before
-    const result = await Promise.race([all().catch(() => failed), failed]);
+    const run = all().catch((error: unknown) => {
+      // nobody else was blamed before: this device could not ask the others
+      this.fail([this.#options.self.id], asPotluckError(error));
+      return failed;
+    });
+    const result = await Promise.race([run, failed]);
     for (const answer of this.#answers.values()) if (!answer.settled) answer.fail(this.#endError());
     if (this.#failure !== null) this.#options.holder.abandon();
     return result;

@@ -60,10 +60,17 @@ export class RemoteStreams {
       if (taken % CREDIT_TOKENS === 0)
         member.link.send({ type: 'credit', stream: id, tokens: CREDIT_TOKENS });
     });
-    const cancel = (): void => queue.cancel();
+    let finished = false;
+    const end = (): void => {
+      if (this.#streams.delete(id) && !finished) member.link.send({ type: 'cancel', stream: id });
+    };
+    // at once: who does not read the answer does not ask for its end either
+    const cancel = (): void => {
+      queue.cancel();
+      end();
+    };
     signal.addEventListener('abort', cancel, { once: true });
     this.#streams.set(id, { member, queue });
-    let finished = false;
     try {
       member.link.send({ type: 'generate', stream: id, modelId, request: message });
       for (let event = await queue.next(); event !== undefined; event = await queue.next()) {
@@ -72,8 +79,7 @@ export class RemoteStreams {
       }
     } finally {
       signal.removeEventListener('abort', cancel);
-      this.#streams.delete(id);
-      if (!finished) member.link.send({ type: 'cancel', stream: id });
+      end();
     }
   }
 }

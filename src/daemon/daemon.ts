@@ -8,7 +8,6 @@ import { type Cluster, createCluster } from '../cluster/cluster.ts';
 import type { ClusterHost } from '../cluster/cluster-host.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from '../cluster/device.ts';
 import type { ClusterModel } from '../cluster/model-choice.ts';
-import { tilesOf } from '../cluster/plan.ts';
 import { MdnsDiscovery } from '../discovery/mdns-discovery.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
@@ -113,7 +112,7 @@ class Daemon {
       system: systemMemory,
       pause: milliseconds => new Promise(resolve => TIMERS.setTimeout(() => resolve(), milliseconds)),
     });
-    this.#served = new ServedModels(this.#keeper);
+    this.#served = new ServedModels(this.#keeper, TIMERS);
     this.#engine = createEngine({
       runner: this.#runner,
       logitMath: compute.backend.logitMath,
@@ -257,11 +256,8 @@ class Daemon {
     const plans = this.#plans;
     const store = this.#store;
     return {
-      prepare: async (plan, index, hub, onProgress, signal) => {
-        const get = httpGetter(hub.host, hub.linkPort, PATIENCE);
-        const model = await store.receive(plan.modelId, get, signal);
-        await store.fetch(model, tilesOf(plan, index), get, onProgress, signal);
-      },
+      prepare: (plan, index, hub, onProgress, signal) =>
+        store.prepare(plan, index, httpGetter(hub.host, hub.linkPort, PATIENCE), onProgress, signal),
       activate: async (plan, index, signal) => {
         await this.#openTokenizer(plan.modelId);
         return plans.activate(plan, index, signal);
@@ -274,6 +270,7 @@ class Daemon {
         throw new PotluckError('UNKNOWN_MODEL', `Model ${id} is not on this device.`);
       },
       generator: this.#engine,
+      work: () => this.#runner.work,
       status: () => this.#localStatus(),
       log: { info: text => this.#log.info(text), warn: text => this.#log.warn(text) },
     };
@@ -395,7 +392,11 @@ class Daemon {
     if (view.role === 'hub')
       return {
         generate: (request, signal) => cluster.generator(view.modelId ?? '').generate(request, signal),
-        evaluate: (...text) => cluster.hold(() => this.#engine.evaluate(...text)),
+        evaluate: (tokens, at, onRow, signal) =>
+          cluster.hold(
+            either => this.#engine.evaluate(tokens, at, onRow, either),
+            signal ?? new AbortController().signal,
+          ),
       };
     const hub = view.members.find(member => member.id === view.hubId);
     const where = hub

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { checkPlan, type Plan, tilesOf } from '../cluster/plan.ts';
 import { fetchTiles } from '../cluster/tile-transfer.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
@@ -32,6 +33,8 @@ export type HttpGet = (path: string, signal: AbortSignal) => Promise<AsyncIterab
 
 /** Most packs that are offered; a device's description holds no more. */
 const MOST_PACKS = 64;
+/** Most models of other devices whose constants and tokenizer are in memory; a further one is read from disk again. */
+const MOST_RECEIVED = 4;
 /** Before a pack that could not be opened is looked at again. */
 const RETRY_MILLISECONDS = 5000;
 /** The name under which the constants blob is served and kept. */
@@ -54,8 +57,9 @@ export class ModelStore {
   readonly #folder: string;
   /** By the folder they are in; the first is the one that is served unless another is asked for. */
   readonly #packs: Map<string, LocalModel>;
-  /** Of their manifests, by folder, see stampOf. */
+  /** What the manifest's file of each folder was when its pack was opened. */
   readonly #stamps = new Map<string, string>();
+  /** By id; the last one is the one that was asked for last. */
   readonly #received = new Map<string, LocalModel>();
   /** Models that are being received. */
   readonly #receiving = new Map<string, Promise<LocalModel>>();
@@ -64,6 +68,9 @@ export class ModelStore {
   readonly #planTiles = new PlanTiles();
   /** Tiles of the plan in use. */
   #inUse: ReadonlySet<string> = new Set();
+  /** Ids of the model of the plan in use, and of the one that is prepared. */
+  #usedModel: string | null = null;
+  #preparedModel: string | null = null;
   /** Packs that could not be opened, why, and when: one that is just being copied is whole later. */
   readonly #broken = new Map<string, { readonly message: string; readonly at: number }>();
 
@@ -86,7 +93,7 @@ export class ModelStore {
     const cache = await TileCache.open({ fileSystem: fs, folder, crc32c, now: TIMERS.now });
     const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
     try {
-      if (model !== 'none') await store.#open(resolve(model), await stampOf(model));
+      if (model !== 'none') await store.#openPack(resolve(model), await stampOf(model));
     } catch (error) {
       await cache.close();
       throw error;
@@ -115,18 +122,18 @@ export class ModelStore {
     let changed = false;
     for (const folder of [...this.#broken.keys()]) if (!folders.has(folder)) this.#broken.delete(folder);
     for (const folder of [...this.#packs.keys()])
-      if (folder !== resolve(model) && !folders.has(folder)) changed = this.#packs.delete(folder) || changed;
+      if (folder !== resolve(model) && !folders.has(folder)) changed = this.#drop(folder) || changed;
     for (const folder of folders) {
+      const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
       const stamp = await stampOf(folder);
       if (this.#packs.has(folder) && this.#stamps.get(folder) === stamp) continue;
-      const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
       if (TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
       try {
-        await this.#open(folder, stamp);
+        await this.#openPack(folder, stamp);
         this.#broken.delete(folder);
         changed = true;
       } catch (error) {
-        changed = this.#packs.delete(folder) || changed;
+        changed = this.#drop(folder) || changed;
         const { code, message } = asPotluckError(error);
         // just removed, or no pack at all
         if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, { message, at: TIMERS.now() });
@@ -135,9 +142,25 @@ export class ModelStore {
     return changed;
   }
 
+  async #openPack(folder: string, stamp: string): Promise<void> {
+    this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
+    this.#stamps.set(folder, stamp);
+  }
+
+  /** False where there was none. */
+  #drop(folder: string): boolean {
+    this.#stamps.delete(folder);
+    return this.#packs.delete(folder);
+  }
+
   /** The model of that id, as far as it is here. */
   find(id: string): LocalModel | undefined {
-    return this.packs.find(pack => pack.id === id) ?? this.#received.get(id);
+    const pack = this.packs.find(each => each.id === id);
+    const received = this.#received.get(id);
+    if (pack !== undefined || received === undefined) return pack;
+    this.#received.delete(id);
+    this.#received.set(id, received);
+    return received;
   }
 
   /** Where a tile lies, of whatever model. */
@@ -198,11 +221,36 @@ export class ModelStore {
       whole: null,
     };
     this.#received.set(id, model);
+    this.#forgetReceived();
     return model;
   }
 
+  /** Those that were asked for longest ago go out of memory. */
+  #forgetReceived(): void {
+    for (const id of [...this.#received.keys()]) {
+      if (this.#received.size <= MOST_RECEIVED) return;
+      if (id !== this.#usedModel && id !== this.#preparedModel) this.#received.delete(id);
+    }
+  }
+
+  /**
+   * Fetches from the hub what device `index` of `plan` needs and is not here. Rejects with PROTOCOL where the plan is not for the tiles of its model.
+   */
+  async prepare(
+    plan: Plan,
+    index: number,
+    get: HttpGet,
+    onProgress: (bytes: number, total: number) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.#preparedModel = plan.modelId;
+    const model = await this.receive(plan.modelId, get, signal);
+    checkPlan(plan, model.manifest.tiles);
+    await this.#fetch(model, tilesOf(plan, index), get, onProgress, signal);
+  }
+
   /** Fetches those of `tiles` that are not here. */
-  async fetch(
+  async #fetch(
     model: LocalModel,
     tiles: readonly number[],
     get: HttpGet,
@@ -225,6 +273,7 @@ export class ModelStore {
   use(model: LocalModel, tiles: readonly number[]): void {
     const hashes = tiles.map(tile => model.manifest.tiles[tile]!.sha256);
     this.#inUse = new Set(hashes);
+    this.#usedModel = model.id;
     this.#planTiles.use(planKey(model.id, hashes), hashes);
   }
 
@@ -258,11 +307,6 @@ export class ModelStore {
 
   close(): Promise<void> {
     return this.cache.close();
-  }
-
-  async #open(folder: string, stamp: string): Promise<void> {
-    this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
-    this.#stamps.set(folder, stamp);
   }
 
   #fromFolder(pack: PackFolder): LocalModel {
@@ -342,15 +386,10 @@ function tileFinder({ tiles }: Manifest): (sha256: string) => number | undefined
   };
 }
 
-/** Another text where a folder's manifest is another file or was written to; '' where it cannot be read. */
+/** Another one where a pack's manifest was replaced. Why there is none is said by whoever opens the pack. */
 async function stampOf(folder: string): Promise<string> {
-  try {
-    const { ino, size, mtimeMs } = await fs.stat(join(folder, 'manifest.json'));
-    return `${ino} ${size} ${mtimeMs}`;
-  } catch {
-    // whoever opens the folder is told why
-    return '';
-  }
+  const found = await fs.stat(join(folder, 'manifest.json')).catch(() => null);
+  return found === null ? 'none' : `${found.ino} ${found.size} ${found.mtimeMs}`;
 }
 
 async function namesIn(folder: string): Promise<string[]> {

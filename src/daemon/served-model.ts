@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import type { WaitTimers } from '../engine/plan-runner.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { type AnswerFormat, answerFormatOf } from '../model/answer-format.ts';
 import {
@@ -11,7 +12,6 @@ import { encodeChat } from '../model/chat-template-tokens.ts';
 import { packTokenizer } from '../model/pack-tokenizer.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { LocalModel } from './model-store.ts';
-import { TIMERS } from './timers.ts';
 
 /** Who counts the memory of workers that render chats. */
 export interface WorkerRoom {
@@ -33,7 +33,7 @@ export interface ServedModel {
 /** Most models whose tokenizers are in memory. */
 const MOST_OPEN = 2;
 
-/** Chats are rendered within this time after their model was asked for. */
+/** Chats are rendered within this time after their model was asked for; asked for again, it stays. */
 const RETIRED_MILLISECONDS = 60_000;
 
 /**
@@ -93,56 +93,69 @@ async function createWorker(room: WorkerRoom): Promise<Worker> {
   }
 }
 
+/** A model in memory. */
+interface Opened {
+  readonly model: Promise<ServedModel>;
+  /** Set while it is none of the last ones any more, but perhaps still in use by a request that began before. */
+  timer: unknown;
+}
+
 /** Tokenizers and templates of the models that were asked for last. */
 export class ServedModels {
   /** Names of models that brought no chat template and were asked to chat. */
   readonly withoutTemplate = new Set<string>();
   readonly #room: WorkerRoom;
-  readonly #open = new Map<string, Promise<ServedModel>>();
-  /** Not the last ones any more, but perhaps still in use by a request that began before. */
-  readonly #retired = new Map<Promise<ServedModel>, unknown>();
+  readonly #timers: WaitTimers;
+  /** By id; the last one is the one that was used last. */
+  readonly #opened = new Map<string, Opened>();
   #closed = false;
 
-  constructor(room: WorkerRoom) {
+  constructor(room: WorkerRoom, timers: WaitTimers) {
     this.#room = room;
+    this.#timers = timers;
   }
 
   /** Rejects as openServedModel and `find`. */
   get(id: string, find: () => Promise<LocalModel>): Promise<ServedModel> {
     if (this.#closed) return Promise.reject(new PotluckError('STOPPED', 'The daemon is stopping.'));
-    const known = this.#open.get(id);
-    const opened =
-      known ??
-      find().then(model =>
-        openServedModel(model, this.#room, () => this.withoutTemplate.add(model.manifest.name)),
-      );
-    // the last one is the one that was used last
-    this.#open.delete(id);
-    this.#open.set(id, opened);
-    if (known === undefined) void opened.catch(() => this.#open.delete(id));
-    const [oldest] = this.#open;
-    if (this.#open.size > MOST_OPEN && oldest !== undefined) this.#retire(...oldest);
-    return opened;
+    const opened = this.#opened.get(id) ?? this.#open(id, find);
+    this.#timers.clearTimeout(opened.timer);
+    opened.timer = null;
+    this.#opened.delete(id);
+    this.#opened.set(id, opened);
+    for (const [older, each] of [...this.#opened].slice(0, -MOST_OPEN))
+      each.timer ??= this.#timers.setTimeout(() => this.#retire(older, each), RETIRED_MILLISECONDS);
+    return opened.model;
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const timer of this.#retired.values()) TIMERS.clearTimeout(timer);
-    await Promise.all([...this.#open.values(), ...this.#retired.keys()].map(close));
+    for (const { timer } of this.#opened.values()) this.#timers.clearTimeout(timer);
+    await Promise.all([...this.#opened.values()].map(close));
   }
 
-  #retire(id: string, model: Promise<ServedModel>): void {
-    this.#open.delete(id);
-    const timer = TIMERS.setTimeout(() => {
-      this.#retired.delete(model);
-      void close(model);
-    }, RETIRED_MILLISECONDS);
-    this.#retired.set(model, timer);
+  #open(id: string, find: () => Promise<LocalModel>): Opened {
+    const model = find().then(found =>
+      openServedModel(found, this.#room, () => this.withoutTemplate.add(found.manifest.name)),
+    );
+    const opened: Opened = { model, timer: null };
+    void model.catch(() => this.#forget(id, opened));
+    return opened;
+  }
+
+  #retire(id: string, opened: Opened): void {
+    this.#forget(id, opened);
+    void close(opened);
+  }
+
+  #forget(id: string, opened: Opened): void {
+    this.#timers.clearTimeout(opened.timer);
+    if (this.#opened.get(id) === opened) this.#opened.delete(id);
   }
 }
 
 /** A model that could not be opened has nothing to close; whoever asked for it was told why. */
-const close = (model: Promise<ServedModel>): Promise<void> =>
+const close = ({ model }: Opened): Promise<void> =>
   model.then(
     opened => opened.close(),
     () => undefined,

@@ -39,6 +39,9 @@ export class DevicePass {
   saturated = 0;
   /** Time inside kernels, in microseconds, since the plan began. */
   computeMicroseconds = 0;
+  /** Calls of kernels that ended, since the plan began, and whether one runs. */
+  calls = 0;
+  computing = false;
 
   constructor(options: DevicePassOptions) {
     const { manifest, tiles } = options;
@@ -81,7 +84,11 @@ export class DevicePass {
 
   /** Runs steps; see BackendModel.run. Rejects with KERNEL_FAILED. */
   async run(steps: readonly Step[], eager = false): Promise<void> {
-    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps, eager);
+    this.computing = true;
+    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps, eager).finally(() => {
+      this.computing = false;
+      this.calls++;
+    });
     this.saturated += saturated;
     this.computeMicroseconds += computeMicroseconds;
   }

@@ -97,7 +97,8 @@ class PassEngine implements Engine {
   #epoch: number | null = null;
   /** The loop while it runs; it ends when nothing can go on. */
   #loop: Promise<void> | null = null;
-  #closed = false;
+  /** Aborted when the engine closes. */
+  readonly #closing = new AbortController();
   #arrivals = 0;
   #passes = 0;
   #promptTokens = 0;
@@ -164,7 +165,7 @@ class PassEngine implements Engine {
     try {
       await new Promise<void>((resolve, reject) => {
         const onEnd = (error: PotluckError | null): void => (error === null ? resolve() : reject(error));
-        const sequence = this.#enter(new Evaluation(text, at, onRow, onEnd), text, text.length);
+        const sequence = this.#enter(new Evaluation(tokens, at, onRow, onEnd), text, text.length);
         cancel = () => {
           this.#leave(sequence);
           reject(signal?.reason);
@@ -194,13 +195,13 @@ class PassEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort(stopped());
     this.#scheduler.failAll(stopped());
     await this.#loop;
   }
 
   #enter(reader: LogitReader, tokens: readonly number[], promptLength: number): Sequence {
-    if (this.#closed) throw stopped();
+    if (this.#closing.signal.aborted) throw stopped();
     const { active, waiting } = this.#scheduler;
     if (active.length + waiting.length >= this.#maxLive) {
       throw new PotluckError(
@@ -234,12 +235,13 @@ class PassEngine implements Engine {
 
   /** Starts the loop where there is something to do. */
   #wake(): void {
-    if (this.#loop === null && !this.#closed && this.#scheduler.hasWork) this.#loop = this.#run();
+    if (this.#loop === null && !this.#closing.signal.aborted && this.#scheduler.hasWork)
+      this.#loop = this.#run();
   }
 
   async #run(): Promise<void> {
     await null; // so that #loop is set before the first round, and requests of one tick share it
-    while (!this.#closed && this.#scheduler.hasWork) {
+    while (!this.#closing.signal.aborted && this.#scheduler.hasWork) {
       try {
         if (this.#epoch === null || this.#epoch !== this.#runner.epoch) await this.#newPlan();
         else await this.#round();
@@ -258,7 +260,7 @@ class PassEngine implements Engine {
     this.#epoch = null;
     this.#scheduler.restart();
     try {
-      await this.#runner.ready();
+      await this.#runner.ready(this.#closing.signal);
     } catch (error) {
       this.#scheduler.failAll(asPotluckError(error));
       return;

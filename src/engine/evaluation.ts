@@ -9,8 +9,9 @@ export type OnRow = (position: number, row: LogitRow) => void;
 /** Hands the logits at given positions of a fixed text to a function, each once and in order. */
 export class Evaluation implements LogitReader {
   readonly paused = false;
+  /** The whole text; tokens behind the last position are not computed. */
   readonly #tokens: readonly number[];
-  /** Positions, rising. */
+  /** Positions, rising; at least one. */
   readonly #at: readonly number[];
   readonly #onRow: OnRow;
   readonly #onEnd: (error: PotluckError | null) => void;
@@ -32,10 +33,11 @@ export class Evaluation implements LogitReader {
   fit({ context, kvPositions, vocabulary }: Capacity): 'run' | 'finished' {
     checkTokens('text', this.#tokens, vocabulary);
     const room = Math.min(context, kvPositions);
-    if (this.#tokens.length > room) {
+    const length = this.#at.at(-1)! + 1;
+    if (length > room) {
       throw new PotluckError(
         'CONTEXT_TOO_LONG',
-        `The text has ${this.#tokens.length} tokens and the context and KV memory hold ${room}. Cut the text.`,
+        `The text has ${length} tokens and the context and KV memory hold ${room}. Cut the text.`,
       );
     }
     return 'run';

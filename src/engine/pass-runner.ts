@@ -15,6 +15,14 @@ export interface PassSequence {
 /** Logits of one asked position; [vocabulary] float32, valid until the next pass. */
 export type LogitRow = Float32Array;
 
+/** What passes have done so far. */
+export interface EngineWork {
+  /** Calls of kernels that ended; only rises. A pass makes many, one where its device is alone with its weights in memory. */
+  readonly calls: number;
+  /** Kernels run now; they wait for nobody. */
+  readonly computing: boolean;
+}
+
 export interface PassRunner {
   /** Changes whenever keys and values of earlier passes are gone (another plan): sequences then start over from
    *  their tokens. */
@@ -30,6 +38,6 @@ export interface PassRunner {
   /** Runs one pass; one at a time. Returns rows in the order of sequences and their logitsAt.
    *  Rejects with DEVICE_LOST or NOT_READY when the plan changed or broke: wait for `ready()`, then start over. */
   run(sequences: readonly PassSequence[]): Promise<LogitRow[]>;
-  /** Resolves when a plan is active; rejects with NOT_READY after a deadline. */
-  ready(): Promise<void>;
+  /** Resolves when a plan is active; rejects with NOT_READY after a deadline, and with the reason of `signal`. */
+  ready(signal: AbortSignal): Promise<void>;
 }

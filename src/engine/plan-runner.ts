@@ -4,7 +4,7 @@ import type { Batch } from '../kernels/backend.ts';
 import { rotationSwitch } from '../kernels/length-frequencies.ts';
 import { PAGE_POSITIONS, paddedVocabulary } from '../pack/tile-shape.ts';
 import type { DevicePass } from './device-pass.ts';
-import type { LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
+import type { EngineWork, LogitRow, PassRunner, PassSequence } from './pass-runner.ts';
 import { runLayers } from './run-layers.ts';
 
 /** The hub's side of the star, as a pass needs it. */
@@ -45,9 +45,11 @@ export class PlanRunner implements PassRunner {
   readonly #timers: WaitTimers;
   #plan: ActivePlan | null = null;
   #running: Promise<unknown> | null = null;
-  #waiting = new Set<() => void>();
+  readonly #waiting = new Set<() => void>();
   /** Tokens that went through passes of the active plan. */
   tokens = 0;
+  /** Calls of kernels in earlier plans. */
+  #earlierCalls = 0;
 
   constructor(timers: WaitTimers) {
     this.#timers = timers;
@@ -75,34 +77,49 @@ export class PlanRunner implements PassRunner {
     return this.#active().device.shape.vocabulary;
   }
 
+  /** A pass may take minutes where weights stream from a slow disk; it goes on as long as `calls` rises or kernels compute. */
+  get work(): EngineWork {
+    const device = this.#plan?.device;
+    return { calls: this.#earlierCalls + (device?.calls ?? 0), computing: device?.computing ?? false };
+  }
+
   /** From now on passes run on `plan`. */
   begin(plan: ActivePlan): void {
     this.#plan = plan;
     this.tokens = 0;
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
+    for (const wake of [...this.#waiting]) wake();
   }
 
   /** No pass runs from now on; resolves when the one in flight has ended. Its buffers may then be given back. */
   async suspend(reason: PotluckError): Promise<void> {
     const plan = this.#plan;
     this.#plan = null;
+    this.#earlierCalls += plan?.device.calls ?? 0;
     if (plan === null || this.#running === null) return;
     plan.star?.abortPass(reason);
     await this.#running;
   }
 
-  ready(): Promise<void> {
+  ready(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#plan) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const wake = () => {
+      const end = (): void => {
         this.#timers.clearTimeout(timer);
+        signal.removeEventListener('abort', stop);
+        this.#waiting.delete(wake);
+      };
+      const wake = (): void => {
+        end();
         resolve();
       };
-      const timer = this.#timers.setTimeout(() => {
-        this.#waiting.delete(wake);
-        reject(new PotluckError('NOT_READY', 'The cluster has no plan yet. Look at: potluck status'));
-      }, READY_MILLISECONDS);
+      const fail = (reason: unknown): void => {
+        end();
+        reject(reason);
+      };
+      const stop = (): void => fail(signal.reason);
+      const timer = this.#timers.setTimeout(() => fail(noPlan()), READY_MILLISECONDS);
+      signal.addEventListener('abort', stop, { once: true });
       this.#waiting.add(wake);
     });
   }
@@ -146,11 +163,13 @@ export class PlanRunner implements PassRunner {
   }
 
   #active(): ActivePlan {
-    if (!this.#plan)
-      throw new PotluckError('NOT_READY', 'The cluster has no plan yet. Look at: potluck status');
+    if (!this.#plan) throw noPlan();
     return this.#plan;
   }
 }
+
+const noPlan = (): PotluckError =>
+  new PotluckError('NOT_READY', 'The cluster has no plan yet. Look at: potluck status');
 
 /** One flat batch out of the sequences of a pass; `ids` in the order of the batch's tokens. */
 export function makeBatch(sequences: readonly PassSequence[]): { batch: Batch; ids: number[] } {

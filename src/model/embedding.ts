@@ -43,6 +43,7 @@ export class Embedding {
   /**
    * Writes the rows of `ids`, times the model's embedding scale, to the start of `target`; [ids.length, width] float32. Rejects with BAD_REQUEST where an
    * id is not in the vocabulary, before anything is read; with DISK_READ; with TILE_CORRUPT where a row is not what the pack has, or is no numbers.
+   * Nothing is written to `target` once it has settled.
    */
   async embed(ids: readonly number[], target: Float32Array): Promise<void> {
     const { width, vocabulary } = this.#options.manifest.shape;
@@ -62,13 +63,21 @@ export class Embedding {
     }
     if (missing.size === 0) return;
     const left = missing.entries();
+    let failed = false;
     const worker = async () => {
-      for (const [id, places] of left) {
-        const stored = await this.#read(id);
-        for (const place of places) this.#decode(id, stored, row(place));
+      try {
+        for (const [id, places] of left) {
+          const stored = await this.#read(id);
+          if (failed) return;
+          for (const place of places) this.#decode(id, stored, row(place));
+        }
+      } catch (error) {
+        failed = true;
+        throw error;
       }
     };
-    await Promise.all(Array.from({ length: Math.min(READS, missing.size) }, worker));
+    const ends = await Promise.allSettled(Array.from({ length: Math.min(READS, missing.size) }, worker));
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
 
   /** The stored row, where that needs no waiting: waking a thread for each row would take longer than the row. */

@@ -124,6 +124,7 @@ describe('control link', () => {
     ['unknown type', '{"type":"explode"}'],
     ['missing field', '{"type":"activate"}'],
     ['negative epoch', '{"type":"activate","epoch":-1}'],
+    ['an epoch that no frame can carry', `{"type":"activate","epoch":${2 ** 32}}`],
     [
       'second hello',
       JSON.stringify({

@@ -1,6 +1,7 @@
 import type { ClusterHost, HubAddress } from '../../src/cluster/cluster-host.ts';
 import { checkPlan, type Plan, type PlannedTile } from '../../src/cluster/plan.ts';
 import type { GenerateEvent, GenerateRequest } from '../../src/engine/generate.ts';
+import type { EngineWork } from '../../src/engine/pass-runner.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 
 /** 4 layers of 4 attention tiles and 6 FFN tiles, and 8 head tiles. */
@@ -139,6 +140,10 @@ export class FakeHost implements ClusterHost {
     generate: (request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent> =>
       this.#generate(request, signal),
   };
+
+  work(): EngineWork {
+    return { calls: this.tokens, computing: false };
+  }
 
   async *#generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     for (let n = request.generated.length; n < request.maxTokens; n++) {

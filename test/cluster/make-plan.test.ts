@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { MAX_EPOCH } from '../../src/cluster/device.ts';
 import { deviceParts, makePlan, type PlanCandidate } from '../../src/cluster/make-plan.ts';
 import { type Plan, type PlannedTile, tilesOf } from '../../src/cluster/plan.ts';
 import { seeded } from './random.ts';
@@ -65,6 +66,14 @@ describe('makePlan', () => {
     const plan = make(tiles, [candidate(1)]);
     expect(tilesOf(plan, 0)).toEqual(tiles.map((_, i) => i));
     expect(plan).toMatchObject({ epoch: 7, hubId: idOf(1), devices: [{ id: idOf(1), linkPort: 1001 }] });
+  });
+
+  it('takes the last plan number, and says so where it was taken', () => {
+    const tiles = model({ layers: 1, attention: 4, ffn: 3, head: 2 });
+    const at = (epoch: number) =>
+      makePlan({ epoch, modelId: '00112233aabbccdd', tiles, devices: [candidate(1)] });
+    expect(at(MAX_EPOCH).epoch).toBeLessThan(2 ** 32);
+    expect(() => at(MAX_EPOCH + 1)).toThrow(/Stop all devices/);
   });
 
   it('lets the odd tile go round: 4 attention tiles on 3 devices', () => {

@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from 'vitest';
 import { betterChoice, modelsOf } from '../../src/cluster/model-choice.ts';
-import { MOST_WAITING, ModelQueue, TURN_MS } from '../../src/cluster/model-queue.ts';
+import { MOST_WAITING, ModelQueue, STALL_MS, TURN_MS } from '../../src/cluster/model-queue.ts';
 import type { GenerateRequest } from '../../src/engine/generate.ts';
 import { asPotluckError, PotluckError } from '../../src/errors/errors.ts';
 import { ManualTimers } from './manual-timers.ts';
@@ -13,6 +13,7 @@ let chosen: string[];
 /** 'NAME on MODEL' where a request enters the engine; 'NAME end' or 'NAME CODE' where its answer ends. */
 let events: string[];
 let finish: Map<string, () => void>;
+let work: { calls: number; computing: boolean };
 let queue: ModelQueue;
 
 beforeEach(() => {
@@ -21,6 +22,7 @@ beforeEach(() => {
   chosen = [];
   events = [];
   finish = new Map();
+  work = { calls: 0, computing: false };
   queue = new ModelQueue({
     generator: {
       async *generate({ prompt }, signal) {
@@ -33,6 +35,7 @@ beforeEach(() => {
         if (!signal.aborted) yield { type: 'finish', reason: 'stop' };
       },
     },
+    work: () => work,
     timers,
     target: () => target,
     previous: () => planned,
@@ -45,11 +48,14 @@ beforeEach(() => {
   });
 });
 
+const promptOf = (name: string) =>
+  ({ prompt: [...name].map(letter => letter.charCodeAt(0)) }) as unknown as GenerateRequest;
+
 /** Asks for the model that is the first letter of `name`. */
 async function ask(name: string, signal = new AbortController().signal): Promise<void> {
-  const request = { prompt: [...name].map(letter => letter.charCodeAt(0)) } as unknown as GenerateRequest;
   try {
-    for await (const event of queue.generate(name[0]!, request, signal)) expect(event.type).toBe('finish');
+    for await (const event of queue.generate(name[0]!, promptOf(name), signal))
+      expect(event.type).toBe('finish');
     events.push(`${name} end`);
   } catch (error) {
     events.push(`${name} ${asPotluckError(error).code}`);
@@ -133,18 +139,36 @@ test('a request that goes away makes room, in the engine and in the queue', asyn
   expect(chosen).toEqual(['c']);
 });
 
+test('a request that is cancelled while nobody reads its answer makes room at once', async () => {
+  await serve('a');
+  const given = new AbortController();
+  const unread = queue.generate('a', promptOf('a1'), given.signal);
+  const first = unread.next();
+  await settled();
+  await end('a1');
+  await first;
+  void ask('b1');
+  await settled();
+  expect(chosen).toEqual([]);
+  given.abort();
+  expect(chosen).toEqual(['b']);
+});
+
 test('the queue has a limit, and a wait an end', async () => {
   await serve('a');
   void ask('a1');
   for (let i = 0; i < MOST_WAITING; i++) void ask(`b${i % 10}`);
   await ask('bx');
   expect(news()).toEqual(['a1 on a', 'bx BUSY']);
+  work.computing = true;
   timers.advance(TURN_MS - 1);
   await settled();
   expect(news()).toEqual([]);
   timers.advance(1);
   await settled();
   expect(news()).toHaveLength(MOST_WAITING);
+  await end('a1');
+  expect(news()).toEqual(['a1 end']);
   expect(timers.pending).toBe(0);
   void ask('a2');
   await settled();
@@ -169,22 +193,98 @@ test('a model that cannot be loaded fails for those that wait, and the one befor
   expect(chosen).toEqual(['b', 'a', 'b', 'c']);
 });
 
-test('other work on the engine keeps its model until it ends', async () => {
+test('an answer ends where the engine does nothing for it, and goes on as long as it works', async () => {
   await serve('a');
-  let end = (): void => undefined;
-  const work = queue.hold(() => new Promise<void>(resolve => (end = resolve)));
-  void ask('b1');
+  void ask('a1');
   await settled();
+  news();
+  // a pass of many calls, and then one of a single call that takes long
+  for (const step of [{ calls: 1 }, { calls: 2 }, { computing: true }, {}, { calls: 3, computing: false }]) {
+    work = { ...work, ...step };
+    timers.advance(STALL_MS);
+    await settled();
+    expect(news()).toEqual([]);
+  }
+  timers.advance(STALL_MS);
+  await settled();
+  expect(news()).toEqual(['a1 DEADLINE']);
+  expect(timers.pending).toBe(0);
+});
+
+test('other work on the engine keeps its model until it ends, and has its turn behind those that wait', async () => {
+  await serve('a');
+  const ends = new Map<string, () => void>();
+  const hold = async (name: string, signal = new AbortController().signal) => {
+    try {
+      await queue.hold(either => {
+        events.push(`${name} on ${planned}`);
+        return new Promise<void>((resolve, reject) => {
+          ends.set(name, resolve);
+          either.addEventListener('abort', () => reject(either.reason));
+        });
+      }, signal);
+    } catch (error) {
+      events.push(`${name} ${asPotluckError(error).code}`);
+    }
+  };
+  void hold('first');
+  void ask('b1');
+  void hold('second');
+  await settled();
+  expect(news()).toEqual(['first on a']);
   expect(chosen).toEqual([]);
-  end();
-  await work;
+  ends.get('first')!();
+  await settled();
   expect(chosen).toEqual(['b']);
+  await serve('b');
+  await end('b1');
+  expect(chosen).toEqual(['b', 'a']);
+  await serve('a');
+  expect(news()).toEqual(['b1 on b', 'b1 end', 'second on a']);
+  // the word of another device
+  target = 'b';
+  await serve('b');
+  expect(news()).toEqual(['second NOT_READY']);
+  void hold('third');
+  timers.advance(STALL_MS);
+  await settled();
+  expect(news()).toEqual(['third on b', 'third DEADLINE']);
+  const gone = new AbortController();
+  void hold('fourth', gone.signal);
+  gone.abort(new PotluckError('STOPPED', 'gone'));
+  await settled();
+  expect(news()).toEqual(['fourth on b', 'fourth STOPPED']);
+  expect(timers.pending).toBe(0);
 });
 
 test('a model that no device has any more is unknown', async () => {
   await serve('a');
   await ask('x1');
   expect(news()).toEqual(['x1 UNKNOWN_MODEL']);
+});
+
+test('who waits behind a model that is unknown goes in with it out of the way', async () => {
+  await serve('a');
+  void ask('a1');
+  void ask('x1');
+  void ask('a2');
+  await settled();
+  expect(news()).toEqual(['a1 on a']);
+  await end('a1');
+  expect(news().sort()).toEqual(['a1 end', 'a2 on a', 'x1 UNKNOWN_MODEL']);
+});
+
+test('who waits behind a request that was given up goes in at once', async () => {
+  await serve('a');
+  void ask('a1');
+  const given = new AbortController();
+  void ask('b1', given.signal);
+  void ask('a2');
+  await settled();
+  expect(news()).toEqual(['a1 on a']);
+  given.abort();
+  await settled();
+  expect(news().sort()).toEqual(['a2 on a', 'b1 end']);
 });
 
 test('a device that is hub no more sends everybody to the new one', async () => {

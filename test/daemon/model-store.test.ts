@@ -1,9 +1,11 @@
 import { cp, mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { ModelStore } from '../../src/daemon/model-store.ts';
+import { CONSTANTS_FILE, type HttpGet, ModelStore } from '../../src/daemon/model-store.ts';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
+import { manifestId } from '../../src/pack/read-manifest.ts';
 import { packForTest } from '../cli/pack-for-test.ts';
 import { SMALL, writeCheckpoint } from '../model/small-checkpoint.ts';
 
@@ -99,4 +101,66 @@ test("with 'none' no pack is offered", async () => {
   await add('birch');
   expect(names(await open('none'))).toEqual([]);
   expect(await store!.look()).toBe(false);
+});
+
+test('a plan of more or fewer tiles than its model has is not prepared', async () => {
+  const alder = (await open(join(root, 'alder'))).packs[0]!;
+  const device = { id: '0'.repeat(32), name: 'hub', host: '', linkPort: 1 };
+  const prepare = (tiles: number) =>
+    store!.prepare(
+      {
+        ...{ epoch: 1, modelId: alder.id, hubId: device.id, devices: [device] },
+        assignment: Array.from({ length: tiles }, () => 0),
+      },
+      0,
+      () => Promise.reject(new Error('nothing is to be fetched')),
+      () => undefined,
+      new AbortController().signal,
+    );
+  const { length } = alder.manifest.tiles;
+  await prepare(length);
+  await expect(prepare(length + 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
+  await expect(prepare(length - 1)).rejects.toMatchObject({ code: 'PROTOCOL' });
+});
+
+test('of models of other devices few are in memory: that in use, that which is prepared, the last ones; others come from disk', async () => {
+  const alder = (await open(join(root, 'alder'))).packs[0]!;
+  const fetched: string[] = [];
+  // the same model under other names has other ids
+  const manifests = new Map(
+    Array.from({ length: 6 }, (_, i) => {
+      const bytes = Buffer.from(
+        JSON.stringify({ ...JSON.parse(Buffer.from(alder.manifestBytes).toString()), name: `m${i}` }),
+      );
+      return [manifestId(bytes), bytes];
+    }),
+  );
+  const get: HttpGet = async path => {
+    fetched.push(path);
+    const [id, name] = path.split('/').slice(-2) as [string, string];
+    const bytes =
+      name === 'manifest.json'
+        ? manifests.get(id)!
+        : name === CONSTANTS_FILE
+          ? new Uint8Array(alder.constants)
+          : (await alder.readFile(name))!;
+    return Readable.from([bytes]);
+  };
+  const { signal } = new AbortController();
+  const ids = [...manifests.keys()];
+  const receive = (n: number) => store!.receive(ids[n]!, get, signal);
+  store!.use(await receive(0), []);
+  const device = { id: '0'.repeat(32), name: 'hub', host: '', linkPort: 1 };
+  const short = { epoch: 1, modelId: ids[1]!, hubId: device.id, devices: [device], assignment: [] };
+  await expect(store!.prepare(short, 0, get, () => undefined, signal)).rejects.toMatchObject({
+    code: 'PROTOCOL',
+  });
+  for (const n of [2, 3, 4]) await receive(n);
+  expect(store!.find(ids[3]!)).toBeDefined();
+  await receive(5);
+  const here = ids.filter(id => store!.find(id) !== undefined);
+  expect(here.map(id => store!.find(id)!.manifest.name)).toEqual(['m0', 'm1', 'm3', 'm5']);
+  const { length } = fetched;
+  expect((await receive(2)).manifest.name).toBe('m2');
+  expect(fetched).toHaveLength(length);
 });

@@ -403,6 +403,18 @@ describe('failures', () => {
     idle(engine);
     await expect(collect(engine, request(1, 5))).rejects.toEqual(code('STOPPED'));
   });
+
+  it('does not wait for a plan when it is closed', async () => {
+    const { runner, engine } = start();
+    runner.onReady = signal =>
+      new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    const failed = expect(collect(engine, request(1, 5))).rejects.toEqual(code('STOPPED'));
+    await turns(2);
+    await engine.close();
+    await failed;
+    expect(runner.readyCalls).toBe(1);
+    idle(engine);
+  });
 });
 
 describe('evaluate', () => {
@@ -437,7 +449,8 @@ describe('evaluate', () => {
     for (const at of [[1, 1], [-1], [3], [0.5]]) {
       await expect(engine.evaluate([1, 2, 3], at, nothing)).rejects.toEqual(code('BAD_REQUEST'));
     }
-    await expect(engine.evaluate([1, 99], [1], nothing)).rejects.toEqual(code('BAD_REQUEST'));
+    for (const at of [[1], [0]])
+      await expect(engine.evaluate([1, 99], at, nothing)).rejects.toEqual(code('BAD_REQUEST'));
     await expect(engine.evaluate(request(1, 31).prompt, [30], nothing)).rejects.toEqual(
       code('CONTEXT_TOO_LONG'),
     );

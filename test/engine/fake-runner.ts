@@ -58,7 +58,7 @@ export class FakeRunner implements PassRunner {
   readyCalls = 0;
   /** Called when a pass begins; what it throws rejects the pass. */
   onRun: (pass: number) => void | Promise<void> = () => undefined;
-  onReady: () => void | Promise<void> = () => undefined;
+  onReady: (signal: AbortSignal) => void | Promise<void> = () => undefined;
   /** Called with the rows of a pass before they are handed over. */
   onRows: (rows: LogitRow[]) => void = () => undefined;
   #runs = 0;
@@ -88,9 +88,9 @@ export class FakeRunner implements PassRunner {
     this.#slots = new Int32Array(this.kvPages * PAGE_POSITIONS).fill(-1);
   }
 
-  async ready(): Promise<void> {
+  async ready(signal: AbortSignal): Promise<void> {
     this.readyCalls++;
-    await this.onReady();
+    await this.onReady(signal);
   }
 
   async run(sequences: readonly PassSequence[]): Promise<LogitRow[]> {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { DevicePass } from '../../src/engine/device-pass.ts';
+import { DevicePass, type DevicePassOptions } from '../../src/engine/device-pass.ts';
 import { type ActivePlan, type HubStar, makeBatch, PlanRunner } from '../../src/engine/plan-runner.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 import type { Step } from '../../src/kernels/backend.ts';
@@ -143,8 +143,51 @@ test('suspend aborts the pass in flight and waits for it; then there is no plan'
   expect(aborted[0]).toBe('NOT_READY');
   expect(runner.epoch).toBe(-1);
   expect(() => runner.run(sequences)).toThrow(/no plan/);
-  const ready = runner.ready();
+  const ready = runner.ready(new AbortController().signal);
   runner.begin(fakePlan(2).plan);
   await ready;
   expect(runner.epoch).toBe(2);
+});
+
+test('what passes did is told while kernels run, and goes on rising in the next plan', async () => {
+  let end: () => void = () => undefined;
+  const run = () =>
+    new Promise(resolve => {
+      end = () => resolve({ saturated: 0, computeMicroseconds: 1 });
+    });
+  const tiles = { attention: [], ffn: [], expert: [], head: [], order: [] };
+  const device = new DevicePass({
+    backend: { openModel: () => ({ run }) },
+    manifest: { shape: fakePlan(1).plan.device.shape },
+    tiles,
+  } as unknown as DevicePassOptions);
+  const runner = new PlanRunner(timers);
+  expect(runner.work).toEqual({ calls: 0, computing: false });
+  runner.begin({ ...fakePlan(1).plan, device });
+  const first = device.run([]);
+  expect(runner.work).toEqual({ calls: 0, computing: true });
+  end();
+  await first;
+  expect(runner.work).toEqual({ calls: 1, computing: false });
+  await runner.suspend(new PotluckError('NOT_READY', 'Another plan begins.'));
+  runner.begin({ ...fakePlan(2).plan, device });
+  expect(runner.work).toEqual({ calls: 2, computing: false });
+});
+
+test('a wait for a plan ends with its signal, and leaves no timer', async () => {
+  const pending = new Set<unknown>();
+  const runner = new PlanRunner({
+    setTimeout: call => {
+      pending.add(call);
+      return call;
+    },
+    clearTimeout: timer => pending.delete(timer),
+  });
+  const closing = new AbortController();
+  const ready = runner.ready(closing.signal);
+  expect(pending.size).toBe(1);
+  closing.abort(new PotluckError('STOPPED', 'The engine is stopping.'));
+  await expect(ready).rejects.toMatchObject({ code: 'STOPPED' });
+  expect(pending.size).toBe(0);
+  await expect(runner.ready(closing.signal)).rejects.toMatchObject({ code: 'STOPPED' });
 });

@@ -31,7 +31,7 @@ function open(
   seal();
   const whole = file.slice();
   let reads = 0;
-  const world = { flipped: 0, cacheIsWrong: false, broken: 0 };
+  const world = { flipped: 0, cacheIsWrong: false, broken: 0, hold: async (_id: number) => undefined };
   const embedding = new Embedding({
     manifest: {
       shape: { width, vocabulary: 6, embeddingScale: 1 },
@@ -39,6 +39,7 @@ function open(
     },
     readAt: async (offset, target) => {
       reads++;
+      await world.hold((offset - 100) / rowBytes);
       if (world.broken-- > 0) throw new PotluckError('DISK_READ', 'EIO');
       target.set(file.subarray(offset, offset + target.length));
       if (world.flipped > 0) {
@@ -112,6 +113,23 @@ test('ids outside the vocabulary are refused before anything is read', async () 
     });
   await expect(embedding.embed([0, 1], new Float32Array(width))).rejects.toMatchObject({ code: 'INTERNAL' });
   expect(reads()).toBe(0);
+});
+
+test('a failure waits for the reads that are under way, and nothing is written after it', async () => {
+  const { embedding, file, world, reads } = open('bf16', 0);
+  file[100]! ^= 1;
+  let release = (): void => undefined;
+  const held = new Promise<undefined>(resolve => (release = () => resolve(undefined)));
+  world.hold = id => (id === 0 ? Promise.resolve(undefined) : held);
+  const target = new Float32Array(2 * width).fill(7);
+  let settled = false;
+  const failed = embedding.embed([0, 1], target).finally(() => (settled = true));
+  const expected = expect(failed).rejects.toMatchObject({ code: 'TILE_CORRUPT' });
+  await new Promise(resolve => setImmediate(resolve));
+  expect([reads(), settled]).toEqual([3, false]);
+  release();
+  await expected;
+  expect(target.every(x => x === 7)).toBe(true);
 });
 
 test('a row that is no numbers is damage', async () => {
