@@ -3,6 +3,7 @@ import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { fetchStatus } from './api-client.ts';
 import { DeviceWatch } from './device-watch.ts';
+import { goOnWithoutOutput } from './lost-output.ts';
 import { printError } from './print-error.ts';
 import { rememberModel } from './remembered-model.ts';
 import { onStopSignal } from './stop-signals.ts';
@@ -23,6 +24,7 @@ export interface Announcement {
  */
 export async function up(options: DaemonOptions, child: boolean, remember: boolean): Promise<void> {
   const { startDaemon } = await import('../daemon/daemon.ts');
+  goOnWithoutOutput();
   const stopAsked = new Promise<void>(resolve => {
     onStopSignal(resolve);
     if (child) createInterface({ input: process.stdin }).once('close', resolve);

@@ -1,8 +1,10 @@
+import { goOnWithoutOutput } from '../lost-output.ts';
 import { onStopSignal } from '../stop-signals.ts';
 import { type Emulation, type EmulationOptions, startEmulation } from './emulation.ts';
 
 /** `potluck emulate`: runs until it is told to stop. */
 export async function emulate(options: EmulationOptions): Promise<void> {
+  goOnWithoutOutput();
   const stopped = new AbortController();
   const stopAsked = new Promise<void>(resolve => {
     onStopSignal(() => {
