@@ -29,7 +29,11 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     onStopSignal(resolve);
     if (child) createInterface({ input: process.stdin }).once('close', resolve);
   });
-  const daemon = await startDaemon(options);
+  const daemon = await startDaemon(options).catch(error => {
+    // Open, it would keep a child that could not start from ending.
+    process.stdin.destroy();
+    throw error;
+  });
   if (remember) rememberModel(options.dataFolder, options.model);
   if (child) {
     const { apiUrl, linkPort, deviceId } = daemon;
