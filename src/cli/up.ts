@@ -1,7 +1,6 @@
 import { createInterface } from 'node:readline';
 import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { fetchStatus } from './api-client.ts';
 import { DeviceWatch } from './device-watch.ts';
 import { goOnWithoutOutput } from './lost-output.ts';
 import { printError } from './print-error.ts';
@@ -81,13 +80,13 @@ function watchDevices(daemon: RunningDaemon): { stop(): void } {
     if (busy) return;
     busy = true;
     try {
-      for (const line of devices.see(await fetchStatus(daemon.apiUrl))) process.stdout.write(`${line}\n`);
+      for (const line of devices.see(await daemon.status())) process.stdout.write(`${line}\n`);
       failures = 0;
     } catch (error) {
       // Once is a slow moment; for long, it is a defect to be seen.
       failures++;
       if (failures === 10)
-        printError(new PotluckError('INTERNAL', 'The daemon does not answer itself', { cause: error }));
+        printError(new PotluckError('INTERNAL', 'The daemon cannot tell its own status', { cause: error }));
     } finally {
       busy = false;
     }

@@ -189,6 +189,7 @@ class Daemon {
       apiUrl: this.#api!.url,
       linkPort: this.#links!.port,
       deviceId: this.#folder.deviceId,
+      status: () => this.#status(),
       finished,
       stop: () => {
         stopping ??= closeAll(opened).finally(finish);

@@ -93,7 +93,7 @@ test('too little memory says the least that would do, and that is enough', { tim
   const least = Number(/at least (\d+) MiB/.exec(refused.stderr)?.[1]);
   const child = spawn(process.execPath, [
     ...[compiledMain(), 'up', '--child', '--no-discovery', '--port', '0', '--link-port', '0'],
-    ...['--data', join(folder, 'data'), '--memory', `${least + 4}M`],
+    ...['--data', join(folder, 'data'), '--memory', `${least}M`],
   ]);
   const [line] = await new Promise<Buffer[]>(resolve => child.stdout.once('data', data => resolve([data])));
   const { apiUrl } = JSON.parse(String(line));
