@@ -57,7 +57,7 @@ const ALIASES = ['default', 'potluck'];
 export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon> {
   const opened: Close[] = [];
   try {
-    const folder = openDataFolder(options.dataFolder);
+    const folder = await openDataFolder(options.dataFolder);
     opened.push(() => folder.release());
     const compute = await loadBackend(options);
     opened.push(() => compute.backend.close());

@@ -4,6 +4,7 @@ import { PotluckError } from '../errors/errors.ts';
 import {
   errorNumber,
   type FileSystem,
+  makeFolder,
   type OpenFile,
   readFully,
   writeFully,
@@ -88,7 +89,7 @@ export class PackWriter {
     const temporary = unfinishedFolder(target);
     const data = await writing(temporary, async () => {
       await fileSystem.rm(temporary, { recursive: true, force: true });
-      await fileSystem.mkdir(temporary, { recursive: true });
+      await makeFolder(fileSystem, temporary);
       return fileSystem.open(join(temporary, 'tiles.bin'), 'w+');
     });
     return new PackWriter(options, temporary, data);
@@ -273,7 +274,7 @@ export class PackWriter {
     await this.#writeFile('manifest.json', text);
     await refuseExisting(this.#fileSystem, this.#target);
     await writing(this.#target, async () => {
-      await this.#fileSystem.mkdir(dirname(this.#target), { recursive: true });
+      await makeFolder(this.#fileSystem, dirname(this.#target));
       await this.#fileSystem.rename(this.#temporary, this.#target);
     });
     return manifest;
