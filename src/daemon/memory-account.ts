@@ -126,10 +126,9 @@ export function accountMemory(input: AccountInput): Accounted {
 }
 
 function tooSmall(budget: number, least: number, process: number, margin: number): PotluckError {
-  const given = budget < 2 ** 20 ? `${budget} bytes` : `${Math.floor(budget / 2 ** 20)} MiB`;
   return new PotluckError(
     'MEMORY_TOO_SMALL',
-    `--memory ${given} is too small: give this model at least ${mebibytes(least + margin)} here ` +
+    `--memory ${given(budget)} is too small: give this model at least ${mebibytes(least + margin)} here ` +
       `(${mebibytes(process)} for the process, ${mebibytes(least - process)} for buffers, keys and values, and two tiles, ` +
       `and ${mebibytes(margin)} as a process may start larger).`,
   );
@@ -154,5 +153,9 @@ function activationBytes(shape: ModelShape): number {
   const perToken = shape.width * 9.25 + heads * 1.16 + hidden;
   return Math.ceil(maxTokens * perToken);
 }
+
+/** A size that was asked for: never more than it is. */
+export const given = (bytes: number): string =>
+  bytes < 2 ** 20 ? `${bytes} ${bytes === 1 ? 'byte' : 'bytes'}` : `${Math.floor(bytes / 2 ** 20)} MiB`;
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

@@ -6,6 +6,7 @@ import { constantsFloats, kvPageBytes } from '../pack/tile-shape.ts';
 import {
   type Accounted,
   accountMemory,
+  given,
   type MemoryAccount,
   mebibytes,
   passLogitBytes,
@@ -138,6 +139,12 @@ export class MemoryKeeper {
    * will take, which is not open yet.
    */
   check(needs: PlanNeeds, tokenizerBytes: number): void {
+    const { windowBytes } = this.#options;
+    if (windowBytes !== null && windowBytes < needs.leastWindow)
+      throw new PotluckError(
+        'MEMORY_TOO_SMALL',
+        `--window ${given(windowBytes)} is too small: this model takes at least ${needs.leastWindow} bytes, for two tiles.`,
+      );
     this.look();
     this.#expected = this.#processBytes() + GROWTH + tokenizerBytes;
     const { reserveBytes, laterBytes } = this.#growth();

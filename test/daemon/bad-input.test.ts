@@ -82,7 +82,8 @@ test('two daemons with one data folder', async () => {
 });
 
 test('an unknown kernel, a memory that is no size, an option that does not exist', async () => {
-  expectMessage(await up('--kernel', 'abacus'), 'KERNEL_UNKNOWN', 'abacus', 'reference');
+  expectMessage(await up('--kernel', 'abacus'), 'KERNEL_UNKNOWN', 'abacus', 'reference', '--kernel');
+  expectMessage(await up('--window', '1'), 'MEMORY_TOO_SMALL', '--window 1 byte is');
   expectMessage(await up('--memory', 'lots'), 'BAD_OPTION', 'lots');
   expect((await up('--colour', 'red')).code).toBe(1);
 });
