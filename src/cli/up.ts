@@ -1,12 +1,14 @@
+import { networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
+import { interfaceAddresses } from '../discovery/interface-addresses.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { DeviceWatch } from './device-watch.ts';
+import { greeting } from './greeting.ts';
 import { goOnWithoutOutput } from './lost-output.ts';
 import { printError } from './print-error.ts';
 import { rememberModel } from './remembered-model.ts';
 import { onStopSignal } from './stop-signals.ts';
-import { formatBytes } from './text-table.ts';
 
 const WATCH_MILLISECONDS = 1000;
 
@@ -38,7 +40,7 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     const { apiUrl, linkPort, deviceId } = daemon;
     process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
   } else {
-    process.stdout.write(greeting(daemon, options));
+    process.stdout.write(greeting(daemon, options, interfaceAddresses(networkInterfaces(), false)));
   }
   const watch = child ? null : watchDevices(daemon);
   try {
@@ -49,27 +51,6 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     // A stopped daemon has closed everything; standard input of a child may still be open.
     await daemon.stop().finally(() => process.stdin.destroy());
   }
-}
-
-function greeting({ apiUrl, linkPort }: RunningDaemon, options: DaemonOptions): string {
-  const port = new URL(apiUrl).port;
-  const memory =
-    options.memory === null
-      ? 'no limit'
-      : options.memory === 'auto'
-        ? 'automatic'
-        : formatBytes(options.memory);
-  const message = `'{"model":"default","messages":[{"role":"user","content":"Hello!"}]}'`;
-  return [
-    '',
-    `Chat      npm run -s potluck -- chat${port === '11500' ? '' : ` --port ${port}`}  (in a terminal)`,
-    `or        curl ${apiUrl}/v1/chat/completions -H 'content-type: application/json' -d ${message}`,
-    `Device    ${options.name}: ${options.threads} threads, memory: ${memory}`,
-    `Model     ${options.model === 'none' ? 'from another device' : options.model}`,
-    `Cluster   ${options.cluster}: other devices join by themselves, or with --peer THIS-ADDRESS:${linkPort}`,
-    '',
-    '',
-  ].join('\n');
 }
 
 function watchDevices(daemon: RunningDaemon): { stop(): void } {

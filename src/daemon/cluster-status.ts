@@ -12,12 +12,13 @@ export interface ClusterStatusInput {
   readonly self: DeviceInfo;
   readonly local: LocalStatus;
   readonly apiUrl: string;
+  readonly discovery: boolean;
   readonly model: LocalModel | null;
 }
 
 /** The whole cluster as this device sees it; the other devices are asked for what only they know. */
 export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonStatus> {
-  const { cluster, self, local, apiUrl, model } = input;
+  const { cluster, self, local, apiUrl, discovery, model } = input;
   const view = cluster.view();
   const others = await Promise.all(
     view.members.map(async member => ({ member, told: await ask(cluster, member) })),
@@ -40,6 +41,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
   return {
     version: self.version,
     cluster: view.cluster,
+    discovery,
     state: stateOf(view),
     device: { id: self.id, name: self.name, role: roleOf(view, self.id) },
     hub: hub ? { id: hub.id, name: hub.name } : null,

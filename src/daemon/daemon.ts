@@ -429,6 +429,7 @@ class Daemon {
       self: this.#device(this.#links!.port, this.#api!.port),
       local: this.#localStatus(),
       apiUrl: this.#api!.url,
+      discovery: this.#options.discovery,
       model: this.#plans.current?.model ?? null,
     });
   }
