@@ -56,6 +56,7 @@ function takeFolder(folder: string): void {
   if (owner === null) return;
   throw new PotluckError(
     'DATA_FOLDER_IN_USE',
-    `${folder}: another Potluck daemon (process ${owner}) uses this data folder. Stop it, or give this one its own: --data DIR`,
+    `${folder}: another Potluck daemon (process ${owner}) uses this data folder: it runs here already. ` +
+      'A second one on this machine needs another port, such as --port 11510, and, where you give --data, another folder',
   );
 }

@@ -24,7 +24,9 @@ test('the identity stays the same between runs', async () => {
 
 test('a folder in use is refused, naming the process', async () => {
   const held = await openDataFolder(folder);
-  await expect(openDataFolder(folder)).rejects.toThrow(new RegExp(`process ${process.pid}.*--data`));
+  await expect(openDataFolder(folder)).rejects.toThrow(
+    new RegExp(`process ${process.pid}.*--port 11510.*--data`),
+  );
   held.release();
   (await openDataFolder(folder)).release();
 });
