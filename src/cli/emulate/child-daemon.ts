@@ -57,15 +57,19 @@ export class ChildDaemon {
 
   /** Waits for its ports. Rejects with what it failed by when it ends before, and with NOT_READY when `signal` aborts. */
   async listening(signal: AbortSignal): Promise<Announcement> {
+    let late = (): void => undefined;
     const line = new Promise<string>((resolve, reject) => {
       const lines = createInterface({ input: this.#child.stdout! });
       lines.once('line', resolve);
-      signal.addEventListener('abort', () => reject(this.failure('does not listen in time')), { once: true });
+      late = () => reject(this.failure('does not listen in time'));
+      signal.addEventListener('abort', late);
       // Standard error may still have lines under way when the process ends; 'close' comes after them.
       this.#child.once('close', () => reject(this.failure('ended')));
       this.#child.once('error', () => reject(this.failure('did not start')));
     });
-    this.#announcement = JSON.parse(await line) as Announcement;
+    this.#announcement = JSON.parse(
+      await line.finally(() => signal.removeEventListener('abort', late)),
+    ) as Announcement;
     return this.#announcement;
   }
 

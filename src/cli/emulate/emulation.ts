@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -101,6 +102,8 @@ class RunningEmulation implements Emulation {
     const { devices, deadline } = this.#options;
     const late = AbortSignal.timeout(deadline ?? READY_MILLISECONDS);
     const signal = this.#options.signal === undefined ? late : AbortSignal.any([late, this.#options.signal]);
+    // All devices wait at once; over ten, Node would take that for a leak.
+    setMaxListeners(devices, signal);
     await this.#startDevice(0, null, signal);
     const peer = this.#relays[0]?.port ?? this.#children[0]!.announcement.linkPort;
     const others = Array.from({ length: devices - 1 }, (_, i) => this.#startDevice(i + 1, peer, signal));
