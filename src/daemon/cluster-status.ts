@@ -13,6 +13,8 @@ export interface ClusterStatusInput {
   readonly local: LocalStatus;
   readonly apiUrl: string;
   readonly discovery: boolean;
+  /** Why this device could not take part in the plan of another; the hub has its own note of that. */
+  readonly leftOut: string | null;
   readonly model: LocalModel | null;
 }
 
@@ -53,7 +55,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
       devices: devices.filter(device => holders.includes(device.id)).map(device => device.name),
     })),
     api: { url: apiUrl },
-    notes: notesOf(view, self, local, others),
+    notes: notesOf(view, input, others),
     devices,
     engine: hubLocal?.engine ?? null,
     allreduce: hubLocal?.allreduce ?? null,
@@ -97,12 +99,12 @@ function progressOf({ next }: ClusterView, id: string): { bytes: number; total: 
 
 function notesOf(
   view: ClusterView,
-  self: DeviceInfo,
-  local: LocalStatus,
+  { self, local, leftOut }: ClusterStatusInput,
   others: readonly { member: MemberView; told: Told }[],
 ): string[] {
   return [
     ...view.notes,
+    ...(leftOut === null ? [] : [`This device is left out: ${leftOut}`]),
     ...view.failures.map(failure => `${failure.name} is left out for a while: ${failure.message}`),
     ...local.notes.map(note => `${self.name}: ${note}`),
     ...others.flatMap(({ member, told }) => [

@@ -9,6 +9,7 @@ import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
 import { PlanTiles } from '../pack/plan-tiles.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
 import { TileCache } from '../pack/tile-cache.ts';
+import { given, mebibytes } from './memory-account.ts';
 import { TIMERS } from './timers.ts';
 
 /** A model as far as this device has it: everything but the tiles is here. */
@@ -251,7 +252,7 @@ export class ModelStore {
     if (victims.bytes < over)
       throw new PotluckError(
         'DISK_WRITE',
-        `--disk ${limit} bytes are too few: this device's tiles take ${limit! + over - victims.bytes}. Give it more of the disk.`,
+        `--disk ${given(limit!)} is too small: this device's tiles take ${mebibytes(limit! + over - victims.bytes)}. Give it more of the disk.`,
       );
     await this.cache.remove(victims.hashes);
   }
