@@ -7,6 +7,7 @@ import { checkCaller } from './local-only.ts';
 import { describeModel, findListed } from './models.ts';
 import { errorResponse } from './openai-errors.ts';
 import { readJsonObject } from './read-body.ts';
+import { startPage } from './start-page.ts';
 
 /**
  * The OpenAI-compatible endpoint, see docs/api.md. It opens nothing: give `fetch` of the result to a server. Every error is an
@@ -29,6 +30,7 @@ export function createApi(host: ApiHost): Hono {
   api.post('/v1/completions', async c =>
     answerCompletion(host, await readJsonObject(c.req.raw), c.req.raw.signal),
   );
+  api.get('/', c => c.html(startPage(host.version, host.state())));
   api.get('/healthz', c => {
     const status = host.state();
     return c.json({ status, version: host.version }, status === 'serving' ? 200 : 503);

@@ -1,4 +1,4 @@
-import { asPotluckError, type ErrorCode, PotluckError } from '../errors/errors.ts';
+import { asPotluckError, ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
 
 /** An error about one field of a request. */
 export class FieldError extends PotluckError {
@@ -27,6 +27,12 @@ const OPENAI_CODES: Partial<Record<ErrorCode, string>> = {
   UNKNOWN_MODEL: 'model_not_found',
   UNSUPPORTED_FIELD: 'unsupported_parameter',
 };
+
+/** The code in such a body as it is in the table; null where it is none of ours. */
+export function tableCode(code: string): ErrorCode | null {
+  const [own] = Object.entries(OPENAI_CODES).find(([, openai]) => openai === code) ?? [code.toUpperCase()];
+  return own in ERRORS ? (own as ErrorCode) : null;
+}
 
 export function errorBody(error: PotluckError): ErrorBody {
   return {

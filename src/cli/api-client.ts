@@ -1,5 +1,6 @@
+import { tableCode } from '../api/openai-errors.ts';
 import type { DaemonStatus } from '../daemon/status.ts';
-import { ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
+import { PotluckError } from '../errors/errors.ts';
 import { readEvents } from './server-sent-events.ts';
 
 /** Talks to the API of a daemon. Every call rejects with NOT_RUNNING where none answers, else with the daemon's error. */
@@ -14,6 +15,8 @@ export type Finish = 'stop' | 'length';
 const QUICK = 10_000;
 /** Prompts on slow devices with small memory take long; a daemon that is gone is noticed by its socket. */
 const SLOW = 30 * 60_000;
+
+const CUT = 'The answer broke off: the daemon closed the connection';
 
 export async function fetchStatus(url: string): Promise<DaemonStatus> {
   const response = await request(url, '/potluck/status', null, AbortSignal.timeout(QUICK));
@@ -51,8 +54,7 @@ export async function* streamChat(
     if (typeof choice?.delta?.content === 'string') yield choice.delta.content;
     if (typeof choice?.finish_reason === 'string') finish = choice.finish_reason;
   }
-  if (finish === 'cut')
-    throw new PotluckError('DEVICE_LOST', 'The answer broke off: the daemon closed the connection');
+  if (finish === 'cut') throw new PotluckError('DEVICE_LOST', CUT);
   return finish;
 }
 
@@ -193,13 +195,23 @@ interface WireError {
 function fromDaemon(error: WireError, status: number): PotluckError {
   const text =
     typeof error.message === 'string' ? error.message : `The daemon answered with status ${status}`;
-  const known = typeof error.code === 'string' ? error.code.toUpperCase() : '';
-  return new PotluckError(known in ERRORS ? (known as ErrorCode) : 'PROTOCOL', text);
+  const code = typeof error.code === 'string' ? tableCode(error.code) : null;
+  return new PotluckError(code ?? 'PROTOCOL', text);
 }
 
-function bodyOf(response: Response): AsyncIterable<Uint8Array> {
+async function* bodyOf(response: Response): AsyncGenerator<Uint8Array> {
   if (response.body === null) throw new PotluckError('PROTOCOL', 'The daemon sent an empty answer');
-  return response.body;
+  try {
+    yield* response.body;
+  } catch (error) {
+    throw brokenOff(error);
+  }
+}
+
+/** Why the rest of an answer did not come: the daemon ended, or its device did. */
+function brokenOff(error: unknown): unknown {
+  if (error instanceof Error && (error.name === 'AbortError' || error.name === 'TimeoutError')) return error;
+  return new PotluckError('DEVICE_LOST', CUT, { cause: error });
 }
 
 async function json(response: Response): Promise<unknown> {

@@ -18,6 +18,13 @@ export class ChatHistory {
     else this.#messages.push({ role: 'assistant', content });
   }
 
+  /** Drops the oldest question and its answer; false where the last question is all there is. */
+  forgetOldest(): boolean {
+    if (this.#messages.length < 2) return false;
+    this.#messages.splice(0, 2);
+    return true;
+  }
+
   clear(): void {
     this.#messages = [];
   }

@@ -1,6 +1,6 @@
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { fetchStatus, streamChat } from './api-client.ts';
 import { ChatHistory } from './chat-history.ts';
 import { errorText } from './print-error.ts';
@@ -26,6 +26,8 @@ const PROMPT_LIMIT = 1 << 20;
 
 /** How thoughts look on a terminal. */
 const [DIM, PLAIN] = ['\u001b[2m', '\u001b[0m'];
+
+const FORGOTTEN = '(The conversation is longer than the context: its oldest turns are forgotten.)';
 
 const HELP = `/clear forgets what was said, /exit leaves, /help prints this.
 Ctrl-C stops an answer; pressed twice, or between answers, it leaves.
@@ -117,7 +119,7 @@ async function answer(
     thinking = false;
   };
   try {
-    for await (const text of streamChat(options.url, history.messages, options, signal, think)) {
+    for await (const text of streamWhatFits(options, terminal, history, signal, think)) {
       speak();
       said += text;
       terminal.output.write(text);
@@ -131,4 +133,28 @@ async function answer(
     else terminal.error.write(`\n${errorText(error, process.env.POTLUCK_DEBUG === '1')}\n`);
   }
   history.answer(said);
+}
+
+/** As streamChat; where the conversation is longer than the context, its oldest turns are left out, and that is said. */
+async function* streamWhatFits(
+  options: ChatOptions,
+  terminal: Terminal,
+  history: ChatHistory,
+  signal: AbortSignal,
+  think: (text: string) => void,
+): AsyncGenerator<string> {
+  for (let told = false; ; told = true) {
+    const parts = streamChat(options.url, history.messages, options, signal, think);
+    try {
+      const first = await parts.next();
+      if (first.done) return;
+      yield first.value;
+    } catch (error) {
+      if (asPotluckError(error).code !== 'CONTEXT_TOO_LONG' || !history.forgetOldest()) throw error;
+      if (!told) terminal.output.write(`${DIM}${FORGOTTEN}${PLAIN}\n`);
+      continue;
+    }
+    yield* parts;
+    return;
+  }
 }

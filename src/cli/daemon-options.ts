@@ -1,7 +1,8 @@
-import { availableParallelism, hostname } from 'node:os';
+import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { DaemonOptions } from '../daemon/options.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { defaultThreads } from './default-threads.ts';
 import { type Environment, homeFolder, modelsFolder } from './home-folder.ts';
 import type { HostAndPort } from './option-values.ts';
 
@@ -61,7 +62,7 @@ export async function daemonOptions(flags: UpFlags, surroundings: Surroundings):
     model: await model(flags, folder, surroundings),
     modelsFolder: modelsFolder(homeFolder(surroundings.env)),
     memory: flags.memory ?? null,
-    threads: flags.threads ?? availableParallelism(),
+    threads: flags.threads ?? defaultThreads(),
     share: flags.share ?? null,
     name: flags.name ?? defaultName(flags.port),
     cluster: flags.cluster,

@@ -3,8 +3,10 @@ import type { DaemonStatus } from '../daemon/status.ts';
 /** Turns statuses, one after another, into the lines that a user wants to see pass by. */
 export class DeviceWatch {
   #names: Map<string, string> | null = null;
-  #state: DaemonStatus['state'] | null = null;
-  #model: string | null = null;
+  /** The last line of what the cluster does. */
+  #said: string | null = null;
+  /** It waited at the last look. */
+  #waiting = false;
   readonly #notes = new Set<string>();
 
   /** Lines for what changed since the last call. The first call reports the other devices that are there already. */
@@ -33,15 +35,23 @@ export class DeviceWatch {
   }
 
   #stateLines({ state, model, devices }: DaemonStatus): string[] {
-    const name = model === null ? null : `${model.name} (${model.weights})`;
-    const changed = state !== this.#state || name !== this.#model;
-    this.#state = state;
-    this.#model = name;
-    if (!changed) return [];
-    if (state === 'waiting') return ['Waiting for a device that has a model, or for enough memory.'];
-    if (state === 'preparing') return [`Preparing ${name ?? 'a model'}: devices get their tiles.`];
-    return [
-      `Serving ${name ?? 'a model'} on ${devices.length === 1 ? '1 device' : `${devices.length} devices`}.`,
-    ];
+    // Between two plans a device waits for a moment; what is still so at the next look is worth a line.
+    const lasts = state !== 'waiting' || this.#waiting;
+    this.#waiting = state === 'waiting';
+    const line = stateLine(
+      state,
+      model === null ? 'a model' : `${model.name} (${model.weights})`,
+      devices.filter(({ role }) => role !== 'waiting').length,
+    );
+    if (!lasts || line === this.#said) return [];
+    this.#said = line;
+    return [line];
   }
+}
+
+/** `devices`: that compute. */
+function stateLine(state: DaemonStatus['state'], model: string, devices: number): string {
+  if (state === 'waiting') return 'Waiting for a device that has a model, or for enough memory.';
+  if (state === 'preparing') return `Preparing ${model}: devices get their tiles.`;
+  return `Serving ${model} on ${devices === 1 ? '1 device' : `${devices} devices`}.`;
 }

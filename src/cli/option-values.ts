@@ -59,6 +59,13 @@ export function parsePositive(option: string, text: string): number {
   return value;
 }
 
+/** A decimal number from 0 on. */
+export function parseUpTo(option: string, text: string, most: number): number {
+  const value = numberWithUnit(text, { '': 1 });
+  if (value === null || value > most) throw refuse(option, text, `a number from 0 to ${most}`);
+  return value;
+}
+
 /** '1,2,3': as many positive numbers as there are devices. */
 export function parsePositives(option: string, text: string): number[] {
   return text.split(',').map(part => parsePositive(option, part.trim()));

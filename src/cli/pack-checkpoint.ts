@@ -1,5 +1,4 @@
 import * as fileSystem from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { loadBackend } from '../daemon/load-backend.ts';
 import { firstBudget } from '../daemon/memory-budget.ts';
@@ -14,6 +13,7 @@ import type { ActivationLevels } from '../model/quantizer/level-blocks.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
 import { PACK_FILE_BYTES } from '../pack/read-manifest.ts';
+import { defaultThreads } from './default-threads.ts';
 
 /** inputs: by the inputs that weights see (GPTQ), which takes far longer. nearest: each by itself. */
 export type RoundingMethod = 'inputs' | 'nearest';
@@ -52,7 +52,7 @@ export async function packCheckpoint(options: PackOptions): Promise<Manifest> {
       `--activations ${options.activations} needs --weights w4 and --rounding inputs, which finds out where 4 bits do little damage.`,
     );
   const tokenizer = await checkpointTokenizer(checkpoint);
-  const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: availableParallelism() });
+  const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: defaultThreads() });
   try {
     return await buildPack({
       checkpoint,

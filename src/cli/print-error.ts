@@ -1,4 +1,4 @@
-import { asPotluckError } from '../errors/errors.ts';
+import { asPotluckError, ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
 
 /** The one line that a user sees: `potluck: message (CODE)`; with the stack where `debug` is set. */
 export function errorText(error: unknown, debug: boolean): string {
@@ -8,6 +8,12 @@ export function errorText(error: unknown, debug: boolean): string {
   const stacks: string[] = [];
   for (let each = error; each instanceof Error; each = each.cause) stacks.push(each.stack ?? each.message);
   return [line, ...stacks].join('\n');
+}
+
+/** The error of such a line that a child process printed; null where it is none. */
+export function readErrorText(line: string): PotluckError | null {
+  const [, message, code] = /^potluck: (.*) \(([A-Z_]+)\)$/.exec(line) ?? [];
+  return message === undefined || !(code! in ERRORS) ? null : new PotluckError(code as ErrorCode, message);
 }
 
 export function printError(error: unknown): void {

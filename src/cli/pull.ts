@@ -1,11 +1,11 @@
 import * as fileSystem from 'node:fs/promises';
-import { mkdir, rm, statfs } from 'node:fs/promises';
+import { rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { releaseLock, takeLock } from '../daemon/process-lock.ts';
 import { TIMERS } from '../daemon/timers.ts';
 import { PotluckError } from '../errors/errors.ts';
 import { findArchitecture } from '../model/architectures.ts';
-import { writing } from '../pack/file-system.ts';
+import { describeError, makeFolder, writing } from '../pack/file-system.ts';
 import type { Manifest, WeightFormat } from '../pack/manifest.ts';
 import { PACK_NAME } from '../pack/read-manifest.ts';
 import type { ChosenFiles } from '../pull/choose-files.ts';
@@ -53,7 +53,7 @@ export async function pull(options: PullOptions, output: Output, signal: AbortSi
   }
   const folder = join(downloadsFolder(home), folderName(repo));
   const lock = `${folder}.lock`;
-  await writing(folder, () => mkdir(downloadsFolder(home), { recursive: true }));
+  await makeDownloads(home);
   const owner = takeLock(lock);
   if (owner !== null)
     throw new PotluckError(
@@ -120,6 +120,18 @@ async function fetchFiles(
       await checkSpace(options, format, weightBytes, hereBytes);
     },
   });
+}
+
+async function makeDownloads(home: string): Promise<void> {
+  try {
+    await makeFolder(fileSystem, downloadsFolder(home));
+  } catch (error) {
+    throw new PotluckError(
+      'DISK_WRITE',
+      `${home}: cannot keep what is pulled: ${describeError(error)}. Choose another with POTLUCK_HOME`,
+      { cause: error },
+    );
+  }
 }
 
 /** Bytes of a pack for each byte of weights, about: most checkpoints have two bytes a weight, GGUF files some half. */

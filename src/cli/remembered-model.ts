@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { readIfThere } from '../daemon/process-lock.ts';
@@ -13,9 +13,9 @@ export function rememberedModel(dataFolder: string): string | null {
   return parsed?.success ? parsed.output.model : null;
 }
 
+/** The folder is there: a daemon with it runs. */
 export function rememberModel(dataFolder: string, model: string): void {
   const path = join(dataFolder, FILE);
-  mkdirSync(dataFolder, { recursive: true });
   writeFileSync(`${path}.new`, `${JSON.stringify({ model })}\n`);
   renameSync(`${path}.new`, path);
 }

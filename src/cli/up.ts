@@ -1,12 +1,14 @@
+import { networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
+import { interfaceAddresses } from '../discovery/interface-addresses.ts';
 import { PotluckError } from '../errors/errors.ts';
-import { fetchStatus } from './api-client.ts';
 import { DeviceWatch } from './device-watch.ts';
+import { greeting } from './greeting.ts';
+import { goOnWithoutOutput } from './lost-output.ts';
 import { printError } from './print-error.ts';
 import { rememberModel } from './remembered-model.ts';
 import { onStopSignal } from './stop-signals.ts';
-import { formatBytes } from './text-table.ts';
 
 const WATCH_MILLISECONDS = 1000;
 
@@ -23,17 +25,22 @@ export interface Announcement {
  */
 export async function up(options: DaemonOptions, child: boolean, remember: boolean): Promise<void> {
   const { startDaemon } = await import('../daemon/daemon.ts');
+  goOnWithoutOutput();
   const stopAsked = new Promise<void>(resolve => {
     onStopSignal(resolve);
     if (child) createInterface({ input: process.stdin }).once('close', resolve);
   });
-  const daemon = await startDaemon(options);
+  const daemon = await startDaemon(options).catch(error => {
+    // Open, it would keep a child that could not start from ending.
+    process.stdin.destroy();
+    throw error;
+  });
   if (remember) rememberModel(options.dataFolder, options.model);
   if (child) {
     const { apiUrl, linkPort, deviceId } = daemon;
     process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
   } else {
-    process.stdout.write(greeting(daemon, options));
+    process.stdout.write(greeting(daemon, options, interfaceAddresses(networkInterfaces(), false)));
   }
   const watch = child ? null : watchDevices(daemon);
   try {
@@ -46,27 +53,6 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
   }
 }
 
-function greeting({ apiUrl, linkPort }: RunningDaemon, options: DaemonOptions): string {
-  const port = new URL(apiUrl).port;
-  const memory =
-    options.memory === null
-      ? 'no limit'
-      : options.memory === 'auto'
-        ? 'automatic'
-        : formatBytes(options.memory);
-  const message = `'{"model":"default","messages":[{"role":"user","content":"Hello!"}]}'`;
-  return [
-    '',
-    `Chat      npm run -s potluck -- chat${port === '11500' ? '' : ` --port ${port}`}  (in a terminal)`,
-    `or        curl ${apiUrl}/v1/chat/completions -H 'content-type: application/json' -d ${message}`,
-    `Device    ${options.name}: ${options.threads} threads, memory: ${memory}`,
-    `Model     ${options.model === 'none' ? 'from another device' : options.model}`,
-    `Cluster   ${options.cluster}: other devices join by themselves, or with --peer THIS-ADDRESS:${linkPort}`,
-    '',
-    '',
-  ].join('\n');
-}
-
 function watchDevices(daemon: RunningDaemon): { stop(): void } {
   const devices = new DeviceWatch();
   let busy = false;
@@ -75,13 +61,13 @@ function watchDevices(daemon: RunningDaemon): { stop(): void } {
     if (busy) return;
     busy = true;
     try {
-      for (const line of devices.see(await fetchStatus(daemon.apiUrl))) process.stdout.write(`${line}\n`);
+      for (const line of devices.see(await daemon.status())) process.stdout.write(`${line}\n`);
       failures = 0;
     } catch (error) {
       // Once is a slow moment; for long, it is a defect to be seen.
       failures++;
       if (failures === 10)
-        printError(new PotluckError('INTERNAL', 'The daemon does not answer itself', { cause: error }));
+        printError(new PotluckError('INTERNAL', 'The daemon cannot tell its own status', { cause: error }));
     } finally {
       busy = false;
     }

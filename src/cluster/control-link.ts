@@ -83,7 +83,9 @@ export class ControlLink {
       timers,
       ping: n => this.send({ type: 'ping', n }),
       lost: silence =>
-        this.close(new PotluckError('DEVICE_LOST', `${this.#who()} has not answered for ${silence} ms.`)),
+        this.close(
+          new PotluckError('DEVICE_LOST', `${this.#who()} has not answered for ${Math.round(silence)} ms.`),
+        ),
     });
     socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
     socket.on('error', error => this.#finish(this.#lost(error.message)));

@@ -88,7 +88,7 @@ export function deviceParts(tiles: readonly PlannedTile[], devices: readonly Pla
   if (!usable.includes(true)) {
     throw new PotluckError(
       'MEMORY_TOO_SMALL',
-      `No device has memory for ${LEAST_WINDOW_TILES} tiles of ${largest} bytes. Give one a larger --memory.`,
+      `No device has memory for ${LEAST_WINDOW_TILES} tiles of ${largest} bytes. Give one a larger --memory, or --window.`,
     );
   }
   const shares = devices.map((d, i) => (usable[i] ? d.share : 0));

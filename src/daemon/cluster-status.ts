@@ -12,12 +12,15 @@ export interface ClusterStatusInput {
   readonly self: DeviceInfo;
   readonly local: LocalStatus;
   readonly apiUrl: string;
+  readonly discovery: boolean;
+  /** Why this device could not take part in the plan of another; the hub has its own note of that. */
+  readonly leftOut: string | null;
   readonly model: LocalModel | null;
 }
 
 /** The whole cluster as this device sees it; the other devices are asked for what only they know. */
 export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonStatus> {
-  const { cluster, self, local, apiUrl, model } = input;
+  const { cluster, self, local, apiUrl, discovery, model } = input;
   const view = cluster.view();
   const others = await Promise.all(
     view.members.map(async member => ({ member, told: await ask(cluster, member) })),
@@ -40,6 +43,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
   return {
     version: self.version,
     cluster: view.cluster,
+    discovery,
     state: stateOf(view),
     device: { id: self.id, name: self.name, role: roleOf(view, self.id) },
     hub: hub ? { id: hub.id, name: hub.name } : null,
@@ -51,7 +55,7 @@ export async function clusterStatus(input: ClusterStatusInput): Promise<DaemonSt
       devices: devices.filter(device => holders.includes(device.id)).map(device => device.name),
     })),
     api: { url: apiUrl },
-    notes: notesOf(view, self, local, others),
+    notes: notesOf(view, input, others),
     devices,
     engine: hubLocal?.engine ?? null,
     allreduce: hubLocal?.allreduce ?? null,
@@ -95,12 +99,12 @@ function progressOf({ next }: ClusterView, id: string): { bytes: number; total: 
 
 function notesOf(
   view: ClusterView,
-  self: DeviceInfo,
-  local: LocalStatus,
+  { self, local, leftOut }: ClusterStatusInput,
   others: readonly { member: MemberView; told: Told }[],
 ): string[] {
   return [
     ...view.notes,
+    ...(leftOut === null ? [] : [`This device is left out: ${leftOut}`]),
     ...view.failures.map(failure => `${failure.name} is left out for a while: ${failure.message}`),
     ...local.notes.map(note => `${self.name}: ${note}`),
     ...others.flatMap(({ member, told }) => [

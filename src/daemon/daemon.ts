@@ -13,7 +13,7 @@ import { crc32c } from '../disk-io/crc32c.ts';
 import { createEngine, type Engine } from '../engine/engine.ts';
 import type { Generator } from '../engine/generate.ts';
 import { PlanRunner } from '../engine/plan-runner.ts';
-import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { asPotluckError, type ErrorCode, PotluckError } from '../errors/errors.ts';
 import type { RowFault } from '../model/embedding.ts';
 import { tokenizerMemory } from '../model/pack-tokenizer.ts';
 import type { Manifest } from '../pack/manifest.ts';
@@ -49,6 +49,8 @@ const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 const RECEIVE_MILLISECONDS = 60_000;
 /** A plan that took longer to activate was given up. */
 const STREAM_MILLISECONDS = 90_000;
+/** What keeps a device out of a plan without being its own fault; the next plan has it again. */
+const PASSING: ReadonlySet<ErrorCode> = new Set(['NOT_READY', 'DEVICE_LOST', 'DEADLINE', 'STOPPED']);
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
@@ -56,7 +58,7 @@ const ALIASES = ['default', 'potluck'];
 export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon> {
   const opened: Close[] = [];
   try {
-    const folder = openDataFolder(options.dataFolder);
+    const folder = await openDataFolder(options.dataFolder);
     opened.push(() => folder.release());
     const compute = await loadBackend(options);
     opened.push(() => compute.backend.close());
@@ -98,6 +100,8 @@ class Daemon {
   /** Models, by id, of which it was said that embedding rows are damaged. */
   readonly #toldOfRows = new Set<string>();
   #looking: NodeJS.Timeout | undefined;
+  /** Why this device could not take its part of the last plan that another made; null where it could. */
+  #leftOut: string | null = null;
 
   constructor(options: DaemonOptions, folder: DataFolder, compute: LoadedBackend, store: ModelStore) {
     this.#options = options;
@@ -188,6 +192,7 @@ class Daemon {
       apiUrl: this.#api!.url,
       linkPort: this.#links!.port,
       deviceId: this.#folder.deviceId,
+      status: () => this.#status(),
       finished,
       stop: () => {
         stopping ??= closeAll(opened).finally(finish);
@@ -257,10 +262,14 @@ class Daemon {
     const store = this.#store;
     return {
       prepare: (plan, index, hub, onProgress, signal) =>
-        store.prepare(plan, index, httpGetter(hub.host, hub.linkPort, PATIENCE), onProgress, signal),
+        this.#takingPart(index, () =>
+          store.prepare(plan, index, httpGetter(hub.host, hub.linkPort, PATIENCE), onProgress, signal),
+        ),
       activate: async (plan, index, signal) => {
         await this.#openTokenizer(plan.modelId);
-        return plans.activate(plan, index, signal);
+        const part = await this.#takingPart(index, () => plans.activate(plan, index, signal));
+        this.#leftOut = null;
+        return part;
       },
       serve: (plan, kvPages) => plans.serve(plan, kvPages),
       deactivate: reason => plans.deactivate(reason),
@@ -274,6 +283,17 @@ class Daemon {
       status: () => this.#localStatus(),
       log: { info: text => this.#log.info(text), warn: text => this.#log.warn(text) },
     };
+  }
+
+  /** The hub of a plan remembers why its own part failed. */
+  async #takingPart<T>(index: number, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      const { code, message } = asPotluckError(error);
+      if (index > 0 && !PASSING.has(code)) this.#leftOut = message;
+      throw error;
+    }
   }
 
   #apiHost(): ApiHost {
@@ -429,6 +449,8 @@ class Daemon {
       self: this.#device(this.#links!.port, this.#api!.port),
       local: this.#localStatus(),
       apiUrl: this.#api!.url,
+      discovery: this.#options.discovery,
+      leftOut: this.#leftOut,
       model: this.#plans.current?.model ?? null,
     });
   }

@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
+import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
+import { describeError, makeFolder } from '../pack/file-system.ts';
 import { readIfThere, releaseLock, takeLock } from './process-lock.ts';
 
 /** What a device keeps between runs. Only one daemon uses a folder at a time. */
@@ -15,10 +17,10 @@ export interface DataFolder {
 
 const identitySchema = v.object({ id: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)) });
 
-/** Makes the folder where it is missing and takes it. Throws DATA_FOLDER_IN_USE or DISK_WRITE. */
-export function openDataFolder(path: string): DataFolder {
+/** Makes the folder where it is missing and takes it. Rejects with DATA_FOLDER_IN_USE or DISK_WRITE. */
+export async function openDataFolder(path: string): Promise<DataFolder> {
   try {
-    mkdirSync(path, { recursive: true });
+    await makeFolder(fs, path);
     takeFolder(path);
     const release = () => releaseLock(join(path, 'lock'));
     try {
@@ -29,10 +31,11 @@ export function openDataFolder(path: string): DataFolder {
     }
   } catch (error) {
     if (error instanceof PotluckError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new PotluckError('DISK_WRITE', `${path}: cannot be used as the data folder: ${reason}`, {
-      cause: error,
-    });
+    throw new PotluckError(
+      'DISK_WRITE',
+      `${path}: cannot be used as the data folder: ${describeError(error)}. Choose another with --data or POTLUCK_HOME`,
+      { cause: error },
+    );
   }
 }
 
@@ -53,6 +56,7 @@ function takeFolder(folder: string): void {
   if (owner === null) return;
   throw new PotluckError(
     'DATA_FOLDER_IN_USE',
-    `${folder}: another Potluck daemon (process ${owner}) uses this data folder. Stop it, or give this one its own: --data DIR`,
+    `${folder}: another Potluck daemon (process ${owner}) uses this data folder: it runs here already. ` +
+      'A second one on this machine needs another port, such as --port 11510, and, where you give --data, another folder',
   );
 }

@@ -3,13 +3,23 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { PotluckError } from '../errors/errors.ts';
 
+/** What the system says of a host that is not here, or that no name server knows. */
+const NO_ADDRESS = new Set(['EADDRNOTAVAIL', 'ENOTFOUND', 'EAI_AGAIN']);
+
 /** Listens; resolves to the port. Rejects with PORT_IN_USE, saying who holds it where that can be found. */
 export async function listen(server: Server, port: number, host: string, option: string): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     const failed = (error: NodeJS.ErrnoException) => {
       if (error.code === 'EADDRINUSE') void portInUse(port, option).then(reject);
-      else if (error.code === 'EACCES' || error.code === 'EADDRNOTAVAIL')
+      else if (error.code === 'EACCES')
         reject(new PotluckError('BAD_OPTION', `${host}:${port} cannot be listened on (${error.code}).`));
+      else if (NO_ADDRESS.has(error.code ?? ''))
+        reject(
+          new PotluckError(
+            'BAD_OPTION',
+            `${host} is no address of this device (${error.code}). Choose another: --host ADDRESS`,
+          ),
+        );
       else reject(error);
     };
     server.once('error', failed);

@@ -52,6 +52,8 @@ export interface AccountInput {
   readonly reserveBytes: number;
   /** What else the process may take later; tiles make room then. Null where the plan is open: it was made with room for that. */
   readonly laterBytes: number | null;
+  /** What the least that an error names has over what is short now, as another start may take more. */
+  readonly marginBytes: number;
   /** KV pages written so far. */
   readonly kvPagesUsed: number;
 }
@@ -99,7 +101,8 @@ export function accountMemory(input: AccountInput): Accounted {
   const leastPages = Math.min(contextPages, LEAST_POSITIONS / PAGE_POSITIONS);
   const least = fixedBytes + later + leastPages * pageBytes + leastWindow;
   const process = fixed.process + fixed.reserve;
-  if (budget !== null && budget < least) throw tooSmall(budget, least, process + (input.laterBytes ?? 0));
+  if (budget !== null && budget < least)
+    throw tooSmall(budget, least, process + (input.laterBytes ?? 0), input.marginBytes);
   const wanted = Math.min(
     contextPages * FULL_SEQUENCES,
     Math.max(contextPages, Math.floor(MOST_KV_BYTES / pageBytes)),
@@ -111,7 +114,8 @@ export function accountMemory(input: AccountInput): Accounted {
   );
   // Pages that were written stay, also where there would be fewer now.
   const kv = Math.max(leastPages, input.kvPagesUsed) * pageBytes;
-  if (left - kv < leastWindow) throw tooSmall(budget ?? 0, fixedBytes + kv + leastWindow, process);
+  if (left - kv < leastWindow)
+    throw tooSmall(budget ?? 0, fixedBytes + kv + leastWindow, process, input.marginBytes);
   const weightsOf = (bytes: number): number =>
     wholePages(Math.min(input.tileBytes, bytes, input.windowBytes ?? Infinity));
   return {
@@ -121,11 +125,12 @@ export function accountMemory(input: AccountInput): Accounted {
   };
 }
 
-function tooSmall(budget: number, least: number, process: number): PotluckError {
+function tooSmall(budget: number, least: number, process: number, margin: number): PotluckError {
   return new PotluckError(
     'MEMORY_TOO_SMALL',
-    `--memory ${mebibytes(budget)} is too small: this model takes at least ${mebibytes(least)} here ` +
-      `(${mebibytes(process)} for the process, ${mebibytes(least - process)} for buffers, keys and values, and two tiles).`,
+    `--memory ${given(budget)} is too small: give this model at least ${mebibytes(least + margin)} here ` +
+      `(${mebibytes(process)} for the process, ${mebibytes(least - process)} for buffers, keys and values, and two tiles, ` +
+      `and ${mebibytes(margin)} as a process may start larger).`,
   );
 }
 
@@ -148,5 +153,9 @@ function activationBytes(shape: ModelShape): number {
   const perToken = shape.width * 9.25 + heads * 1.16 + hidden;
   return Math.ceil(maxTokens * perToken);
 }
+
+/** A size that was asked for: never more than it is. */
+export const given = (bytes: number): string =>
+  bytes < 2 ** 20 ? `${bytes} ${bytes === 1 ? 'byte' : 'bytes'}` : `${Math.floor(bytes / 2 ** 20)} MiB`;
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

@@ -6,6 +6,7 @@ import { constantsFloats, kvPageBytes } from '../pack/tile-shape.ts';
 import {
   type Accounted,
   accountMemory,
+  given,
   type MemoryAccount,
   mebibytes,
   passLogitBytes,
@@ -57,6 +58,8 @@ const WORKER = 14 << 20;
 const GROWTH = (22 << 20) + WORKER;
 /** Room that a start leaves for plans of several devices, which have links and frames, and for more positions than the least. */
 const LATER_PLANS = 8 << 20;
+/** What starts differ by. Measured: up to 5 MiB, 6 on a busy machine. */
+const START_SPREAD = 8 << 20;
 /** Room for what it may grow between two looks, once it works as it always does. */
 const STEADY_RESERVE = 8 << 20;
 /** From this many passes on it does. */
@@ -93,6 +96,8 @@ export class MemoryKeeper {
   #beforeWorkers = 0;
   #weights = 0;
   #over: string | null = null;
+  /** Between `close` and `freed`. */
+  #closing = false;
 
   constructor(options: MemoryKeeperOptions) {
     this.#options = options;
@@ -134,10 +139,20 @@ export class MemoryKeeper {
    * will take, which is not open yet.
    */
   check(needs: PlanNeeds, tokenizerBytes: number): void {
+    const { windowBytes } = this.#options;
+    if (windowBytes !== null && windowBytes < needs.leastWindow)
+      throw new PotluckError(
+        'MEMORY_TOO_SMALL',
+        `--window ${given(windowBytes)} is too small: this model takes at least ${needs.leastWindow} bytes, for two tiles.`,
+      );
     this.look();
     this.#expected = this.#processBytes() + GROWTH + tokenizerBytes;
     const { reserveBytes, laterBytes } = this.#growth();
-    this.#make(needs, null, { reserveBytes, laterBytes: laterBytes + LATER_PLANS });
+    this.#make(needs, null, {
+      reserveBytes,
+      laterBytes: laterBytes + LATER_PLANS,
+      marginBytes: START_SPREAD,
+    });
   }
 
   /** The account of a plan before it is opened: no tile is in memory. Throws MEMORY_TOO_SMALL. */
@@ -169,11 +184,18 @@ export class MemoryKeeper {
     this.#adjust();
   }
 
+  /** The plan ends: its window is left alone from now on. */
   close(): void {
     this.look();
     this.#open = null;
     this.#accounted = null;
     this.#over = null;
+    this.#closing = true;
+  }
+
+  /** The memory of the plan that was closed is given back: what is counted from now on is the process alone. */
+  freed(): void {
+    this.#closing = false;
   }
 
   /**
@@ -225,6 +247,7 @@ export class MemoryKeeper {
 
   /** Counts what the process takes beside the plan. */
   look(): void {
+    if (this.#closing) return;
     const { residentBytes, highWaterBytes } = this.#options.count();
     const open = this.#open;
     const regions = this.#regions(open?.window.memoryBytes ?? 0);
@@ -272,12 +295,18 @@ export class MemoryKeeper {
   #make(
     needs: PlanNeeds,
     activationBytes: number | null,
-    growth: { readonly reserveBytes: number; readonly laterBytes: number | null },
+    growth: {
+      readonly reserveBytes: number;
+      readonly laterBytes: number | null;
+      readonly marginBytes?: number;
+    },
     kvPagesUsed = 0,
     logitRowsUsed = 0,
   ): Accounted {
     const { shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes } = needs;
     return accountMemory({
+      // A start asks for room for later plans, too.
+      marginBytes: START_SPREAD + LATER_PLANS,
       ...{ shape, attentionTiles, tileBytes, leastWindow, frameBytes, logitRowBytes },
       ...{ activationBytes, ...growth, kvPagesUsed, logitRowsUsed },
       budget: this.#budget,

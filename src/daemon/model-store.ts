@@ -4,12 +4,20 @@ import { join, resolve } from 'node:path';
 import { checkPlan, type Plan, tilesOf } from '../cluster/plan.ts';
 import { fetchTiles } from '../cluster/tile-transfer.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
-import { describeError, errorNumber, readWholeFile, writeFully, writing } from '../pack/file-system.ts';
+import {
+  describeError,
+  errorNumber,
+  makeFolder,
+  readWholeFile,
+  writeFully,
+  writing,
+} from '../pack/file-system.ts';
 import { EMBEDDING_CHECKS_FILE, type Manifest } from '../pack/manifest.ts';
 import { openPackFolder, type PackFolder } from '../pack/pack-folder.ts';
 import { PlanTiles } from '../pack/plan-tiles.ts';
 import { MANIFEST_BYTES, manifestId, PACK_FILE_BYTES, readManifest } from '../pack/read-manifest.ts';
 import { TileCache } from '../pack/tile-cache.ts';
+import { given, mebibytes } from './memory-account.ts';
 import { TIMERS } from './timers.ts';
 
 /** A model as far as this device has it: everything but the tiles is here. */
@@ -192,7 +200,7 @@ export class ModelStore {
 
   async #receive(id: string, get: HttpGet, signal: AbortSignal): Promise<LocalModel> {
     const folder = join(this.#folder, id);
-    await writing(folder, () => fs.mkdir(folder, { recursive: true }));
+    await writing(folder, () => makeFolder(fs, folder));
     const file = (name: string, limit: number) => this.#keep(folder, id, name, limit, get, signal);
     const manifestBytes = await file('manifest.json', MANIFEST_BYTES);
     if (manifestId(manifestBytes) !== id) {
@@ -300,7 +308,7 @@ export class ModelStore {
     if (victims.bytes < over)
       throw new PotluckError(
         'DISK_WRITE',
-        `--disk ${limit} bytes are too few: this device's tiles take ${limit! + over - victims.bytes}. Give it more of the disk.`,
+        `--disk ${given(limit!)} is too small: this device's tiles take ${mebibytes(limit! + over - victims.bytes)}. Give it more of the disk.`,
       );
     await this.cache.remove(victims.hashes);
   }

@@ -1,3 +1,5 @@
+import type { DaemonStatus } from './status.ts';
+
 /** Everything that a daemon is told when it starts. The command line fills in the defaults; nothing here is optional. */
 export interface DaemonOptions {
   /** Address the API listens on. */
@@ -48,6 +50,8 @@ export interface RunningDaemon {
   readonly apiUrl: string;
   readonly linkPort: number;
   readonly deviceId: string;
+  /** What GET /potluck/status says. */
+  status(): Promise<DaemonStatus>;
   /** Leaves the cluster, ends requests, closes everything; rejects with what could not be closed. May be called twice. */
   stop(): Promise<void>;
   /** Resolves when the daemon has stopped. */

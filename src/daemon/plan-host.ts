@@ -168,6 +168,7 @@ export class PlanHost {
     const { manifest } = model;
     const rowLengths = columns.map(logitColumnCount);
     const limits = { ...passLimits(manifest.shape), width: manifest.shape.width };
+    resources.push(() => keeper.freed());
     const constants = backend.allocate(model.constants.byteLength);
     resources.push(() => backend.release(constants));
     new Uint8Array(constants).set(new Uint8Array(model.constants));

@@ -2,6 +2,8 @@
 export interface DaemonStatus {
   readonly version: string;
   readonly cluster: string;
+  /** Whether this device looks for others on its networks. */
+  readonly discovery: boolean;
   /** 'serving': a plan is active. 'preparing': tiles are on their way. 'waiting': no model, or too few devices. */
   readonly state: 'serving' | 'preparing' | 'waiting';
   /** The device that answers. */

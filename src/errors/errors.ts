@@ -46,7 +46,7 @@ export const ERRORS = {
   BUSY: { status: 503, meaning: 'Too many requests, or transfers to other devices, are waiting.' },
   KERNEL_UNKNOWN: {
     status: 500,
-    meaning: 'POTLUCK_KERNEL names no kernel, or one that this processor cannot run.',
+    meaning: '--kernel or POTLUCK_KERNEL names no kernel, or one that this processor cannot run.',
   },
   KERNEL_FAILED: { status: 500, meaning: 'A native call failed.' },
   // cluster

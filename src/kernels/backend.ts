@@ -8,6 +8,8 @@ import type { LogitMath } from './logit-math.ts';
 
 /** Most tiles of one expert-tiles step. */
 export const MOST_EXPERT_TILES = 32;
+/** Most threads of one backend, kMostThreads of the addon. */
+export const MOST_THREADS = 256;
 
 export type Half = 'attention' | 'ffn';
 

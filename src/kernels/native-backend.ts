@@ -125,7 +125,11 @@ function asKernelError(error: unknown): PotluckError {
     return new PotluckError('KERNEL_FAILED', `The native addon refused a call: ${message}.`, {
       cause: error,
     });
-  return new PotluckError('KERNEL_UNKNOWN', `There is no such ${message}. Change POTLUCK_KERNEL.`, {
-    cause: error,
-  });
+  return new PotluckError(
+    'KERNEL_UNKNOWN',
+    `There is no such ${message}. Change --kernel or POTLUCK_KERNEL.`,
+    {
+      cause: error,
+    },
+  );
 }

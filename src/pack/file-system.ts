@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
 
 /**
@@ -27,7 +28,7 @@ export interface OpenFile {
 export interface FileSystem {
   open(path: string, flags: string): Promise<OpenFile>;
   stat(path: string): Promise<{ readonly size: number; isFile(): boolean; isDirectory(): boolean }>;
-  mkdir(path: string, options: { readonly recursive: boolean }): Promise<unknown>;
+  mkdir(path: string): Promise<unknown>;
   rename(from: string, to: string): Promise<void>;
   rm(path: string, options: { readonly recursive: boolean; readonly force: boolean }): Promise<void>;
 }
@@ -108,6 +109,34 @@ export async function writing<T>(path: string, change: () => Promise<T>): Promis
     const full = errorNumber(error) === 'ENOSPC' || errorNumber(error) === 'EDQUOT';
     const hint = full ? 'The disk is full: free some space.' : describeError(error);
     throw new PotluckError('DISK_WRITE', `${path}: writing failed. ${hint}`, { cause: error });
+  }
+}
+
+/**
+ * Makes a folder, and those above it, where they are missing. Node's own `recursive` never ends where a file system refuses folders with
+ * ENOENT, as /proc does, and says ENOENT where one is read-only. Rejects as the file system does.
+ */
+export async function makeFolder(
+  fileSystem: Pick<FileSystem, 'stat' | 'mkdir'>,
+  path: string,
+): Promise<void> {
+  if (await isFolder(fileSystem, path)) return;
+  const above = dirname(path);
+  if (above !== path) await makeFolder(fileSystem, above);
+  try {
+    await fileSystem.mkdir(path);
+  } catch (error) {
+    // Another may have made it meanwhile.
+    if (errorNumber(error) !== 'EEXIST' || !(await isFolder(fileSystem, path))) throw error;
+  }
+}
+
+async function isFolder(fileSystem: Pick<FileSystem, 'stat'>, path: string): Promise<boolean> {
+  try {
+    return (await fileSystem.stat(path)).isDirectory();
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(errorNumber(error))) return false;
+    throw error;
   }
 }
 

@@ -5,6 +5,7 @@ import {
   describeError,
   errorNumber,
   type FileSystem,
+  makeFolder,
   type OpenFile,
   readFully,
   writeFully,
@@ -89,7 +90,7 @@ export class PackWriter {
     const temporary = unfinishedFolder(target);
     const data = await writing(temporary, async () => {
       await fileSystem.rm(temporary, { recursive: true, force: true });
-      await fileSystem.mkdir(temporary, { recursive: true });
+      await makeFolder(fileSystem, temporary);
       return fileSystem.open(join(temporary, 'tiles.bin'), 'w+');
     });
     return new PackWriter(options, temporary, data);
@@ -291,7 +292,7 @@ export class PackWriter {
   async place(): Promise<void> {
     await refuseExisting(this.#fileSystem, this.#target);
     await writing(this.#target, async () => {
-      await this.#fileSystem.mkdir(dirname(this.#target), { recursive: true });
+      await makeFolder(this.#fileSystem, dirname(this.#target));
       await this.#fileSystem.rename(this.#temporary, this.#target);
     });
   }

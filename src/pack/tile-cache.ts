@@ -5,6 +5,7 @@ import {
   describeError,
   errorNumber,
   type FileSystem,
+  makeFolder,
   type OpenFile,
   readWholeFile,
   writeFully,
@@ -86,7 +87,7 @@ export class TileCache {
   static async open(options: TileCacheOptions): Promise<TileCache> {
     const { fileSystem, folder } = options;
     const journalPath = join(folder, 'index.txt');
-    await writing(folder, () => fileSystem.mkdir(folder, { recursive: true }));
+    await writing(folder, () => makeFolder(fileSystem, folder));
     const data = await openOrMake(fileSystem, join(folder, 'tiles.bin'));
     try {
       const { size } = await data.stat();

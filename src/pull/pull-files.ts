@@ -1,6 +1,6 @@
 import { join, posix } from 'node:path';
 import { PotluckError } from '../errors/errors.ts';
-import { type FileSystem, readWholeFile, writing } from '../pack/file-system.ts';
+import { type FileSystem, makeFolder, readWholeFile, writing } from '../pack/file-system.ts';
 import { type ChosenFiles, chooseFiles, chooseShards, INDEX_FILE, type RepoFile } from './choose-files.ts';
 import { downloadFile, sizeOf } from './download-file.ts';
 import { listRepo } from './list-repo.ts';
@@ -63,7 +63,7 @@ export async function pullFiles(options: PullFilesOptions): Promise<PulledFiles>
   });
   const listing = await listRepo(requests, name);
   const chosen = chooseFiles(listing, name.repo, name.file);
-  await writing(folder, () => fileSystem.mkdir(folder, { recursive: true }));
+  await writing(folder, () => makeFolder(fileSystem, folder));
   let commit: string | null = null;
   const fetchFile = async (file: RepoFile): Promise<void> => {
     const done = await downloadFile({

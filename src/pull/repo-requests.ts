@@ -115,6 +115,7 @@ export class RepoRequests {
       const own = token !== null && target.origin === new URL(endpoint).origin;
       const response = await this.#patiently(
         what,
+        target.host,
         ender,
         this.#options.fetch(target, {
           redirect: 'manual',
@@ -132,7 +133,8 @@ export class RepoRequests {
           response.headers.get('x-linked-etag') ?? (response.ok ? response.headers.get('etag') : null);
         linked.commit ??= response.headers.get('x-repo-commit');
       }
-      if ([200, 206, 416].includes(response.status)) return this.#answer(response, linked, what, ender);
+      if ([200, 206, 416].includes(response.status))
+        return this.#answer(response, linked, what, target.host, ender);
       const location = response.headers.get('location');
       if (response.status >= 300 && response.status < 400 && location !== null) {
         ender.abort();
@@ -146,13 +148,20 @@ export class RepoRequests {
     throw failed(`${what}: more than ${MOST_REDIRECTS} redirects`);
   }
 
-  #answer(response: Response, linked: Answer['linked'], what: string, ender: AbortController): Answer {
+  #answer(
+    response: Response,
+    linked: Answer['linked'],
+    what: string,
+    host: string,
+    ender: AbortController,
+  ): Answer {
     const read = async function* (this: RepoRequests): AsyncGenerator<Uint8Array> {
       const reader = response.body?.getReader();
       try {
         for (;;) {
           const part = await this.#patiently(
             what,
+            host,
             ender,
             reader?.read() ?? Promise.resolve({ done: true, value: undefined }),
           );
@@ -173,14 +182,14 @@ export class RepoRequests {
   }
 
   /** What `work` becomes; Interrupted where the network fails or nothing comes in time. */
-  async #patiently<T>(what: string, ender: AbortController, work: Promise<T>): Promise<T> {
+  async #patiently<T>(what: string, host: string, ender: AbortController, work: Promise<T>): Promise<T> {
     const { timers, signal } = this.#options;
     const timer = timers.setTimeout(() => ender.abort(new Error('late')), IDLE_MS);
     try {
       return await work;
     } catch (error) {
       signal.throwIfAborted();
-      const late = ender.signal.aborted ? `nothing came for ${IDLE_MS / 1000} s` : networkReason(error);
+      const late = ender.signal.aborted ? `nothing came for ${IDLE_MS / 1000} s` : networkReason(error, host);
       throw new Interrupted(`${what}: ${late}`, null, error);
     } finally {
       timers.clearTimeout(timer);
@@ -250,10 +259,11 @@ function retryAfter(headers: Headers): number | null {
 }
 
 /** fetch hides the reason in `cause`. */
-function networkReason(error: unknown): string {
+function networkReason(error: unknown, host: string): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const code = (cause as { code?: unknown } | null)?.code;
-  if (code === 'ECONNREFUSED') return 'nothing answers at that address';
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'the name of the server was not found';
+  if (code === 'ECONNREFUSED') return `nothing answers at ${host}`;
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
+    return `the server ${host} was not found (is this machine on the network?)`;
   return `the connection broke: ${cause instanceof Error ? cause.message : String(cause)}`;
 }

@@ -136,3 +136,10 @@ test.each([
     code: status === 200 ? null : 'forbidden',
   });
 });
+
+test('a browser gets a page with the next steps', async () => {
+  const page = await fetch(api.url);
+  expect(page.status).toBe(200);
+  expect(page.headers.get('content-type')).toMatch(/^text\/html/);
+  expect(await page.text()).toContain('potluck -- chat');
+});

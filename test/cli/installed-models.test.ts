@@ -135,8 +135,9 @@ test('removes a pulled pack and what devices received; the one that comes along 
   await expect(removeModel('nothing', places())).rejects.toThrow(/no model "nothing"/);
 });
 
-test('the model of the last start is kept in the data folder', () => {
+test('the model of the last start is kept in the data folder', async () => {
   const folder = join(home, 'device-1');
+  await mkdir(folder);
   expect(rememberedModel(folder)).toBeNull();
   rememberModel(folder, 'none');
   rememberModel(folder, '/models/x');

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { errorText } from '../../src/cli/print-error.ts';
+import { errorText, readErrorText } from '../../src/cli/print-error.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
 
 test('one line, without a stack', () => {
@@ -21,4 +21,11 @@ test('anything that was thrown is an error of code INTERNAL', () => {
     'potluck: x is not a function (INTERNAL)',
   );
   expect(errorText('broken', false)).toBe('potluck: broken (INTERNAL)');
+});
+
+test('the line of a child process is read back, and nothing else is', () => {
+  const error = new PotluckError('PORT_IN_USE', 'Port 80 is taken (by another)');
+  expect(readErrorText(errorText(error, false))).toEqual(error);
+  for (const line of ['', 'Port 80 is taken (PORT_IN_USE)', 'potluck: Port 80 is taken (HELLO)'])
+    expect(readErrorText(line)).toBeNull();
 });

@@ -47,7 +47,8 @@ test.each([
   [['up', '--bake'], /unknown option '--bake'/],
   [['up', '--memory'], /argument missing/],
   [['up', '--memory', 'much'], /^--memory "much" .*256M/],
-  [['up', '--threads', '0'], /^--threads "0"/],
+  [['up', '--threads', '0'], /^--threads "0" .* 1 to 256$/],
+  [['up', '--threads', '257'], /^--threads "257" .* 1 to 256$/],
   [['up', '--backend', 'gpu'], /auto or native or onnxruntime/],
   [['up', '--port', '11500', '--link-port', '11500'], /both 11500/],
   [['up', '--port', '0'], /--data/],
@@ -62,7 +63,9 @@ test.each([
   [['eval'], /needs a further word/],
   [['eval', 'bits', '--devices', '1,x'], /^--devices "x"/],
   [['bench', 'cluster', '--tokens', '0'], /^--tokens "0"/],
-  [['chat', '--temperature', 'hot'], /^--temperature "hot"/],
+  [['chat', '--temperature', 'hot'], /^--temperature "hot" .* 0 to 2$/],
+  [['chat', '--temperature', '2.1'], /^--temperature "2.1" .* 0 to 2$/],
+  [['help', 'bake'], /^unknown command 'bake'/],
 ])('potluck %j is refused', async (args, message) => {
   const error = await failure(...args);
   expect(error).toMatchObject({ code: 'BAD_OPTION', message: expect.stringMatching(message) });

@@ -27,6 +27,7 @@ export const device = (fields: Partial<DeviceStatus>): DeviceStatus => ({
 export const status = (fields: Partial<DaemonStatus>): DaemonStatus => ({
   version: '0.1.0',
   cluster: 'home',
+  discovery: true,
   state: 'serving',
   device: { id: 'a', name: 'one', role: 'hub' },
   hub: { id: 'a', name: 'one' },

@@ -82,7 +82,14 @@ test('devices that come and go are reported once', () => {
   const alone = status({ devices: [device({ role: 'alone' })], notes: ['Be careful.'] });
   expect(watch.see(alone)).toEqual(['Serving small (w4) on 1 device.', 'Note: Be careful.']);
   expect(watch.see(alone)).toEqual([]);
-  expect(watch.see(status({}))).toEqual(['+ two joined (2 devices)']);
+  const joined = [device({}), device({ id: 'b', name: 'two', role: 'waiting' })];
+  expect(watch.see(status({ devices: joined }))).toEqual(['+ two joined (2 devices)']);
+  // Waiting between two plans is no news, as long as it is short.
+  expect(watch.see(status({ state: 'waiting' }))).toEqual([]);
+  expect(watch.see(status({}))).toEqual(['Serving small (w4) on 2 devices.']);
+  expect(watch.see(status({ state: 'waiting' }))).toEqual([]);
+  expect(watch.see(status({ state: 'waiting' }))).toEqual([expect.stringMatching(/^Waiting for a device/)]);
+  expect(watch.see(status({}))).toEqual(['Serving small (w4) on 2 devices.']);
   expect(watch.see(status({ state: 'preparing', devices: [device({})] }))).toEqual([
     '- two left (1 device)',
     'Preparing small (w4): devices get their tiles.',

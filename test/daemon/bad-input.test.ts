@@ -82,7 +82,8 @@ test('two daemons with one data folder', async () => {
 });
 
 test('an unknown kernel, a memory that is no size, an option that does not exist', async () => {
-  expectMessage(await up('--kernel', 'abacus'), 'KERNEL_UNKNOWN', 'abacus', 'reference');
+  expectMessage(await up('--kernel', 'abacus'), 'KERNEL_UNKNOWN', 'abacus', 'reference', '--kernel');
+  expectMessage(await up('--window', '1'), 'MEMORY_TOO_SMALL', '--window 1 byte is');
   expectMessage(await up('--memory', 'lots'), 'BAD_OPTION', 'lots');
   expect((await up('--colour', 'red')).code).toBe(1);
 });
@@ -93,7 +94,7 @@ test('too little memory says the least that would do, and that is enough', { tim
   const least = Number(/at least (\d+) MiB/.exec(refused.stderr)?.[1]);
   const child = spawn(process.execPath, [
     ...[compiledMain(), 'up', '--child', '--no-discovery', '--port', '0', '--link-port', '0'],
-    ...['--data', join(folder, 'data'), '--memory', `${least + 4}M`],
+    ...['--data', join(folder, 'data'), '--memory', `${least}M`],
   ]);
   const [line] = await new Promise<Buffer[]>(resolve => child.stdout.once('data', data => resolve([data])));
   const { apiUrl } = JSON.parse(String(line));

@@ -13,39 +13,41 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const locks = () => readdirSync(folder).filter(name => name.startsWith('lock'));
 
-test('the identity stays the same between runs', () => {
-  const first = openDataFolder(folder);
+test('the identity stays the same between runs', async () => {
+  const first = await openDataFolder(folder);
   first.release();
-  const second = openDataFolder(folder);
+  const second = await openDataFolder(folder);
   expect(second.deviceId).toBe(first.deviceId);
   expect(first.deviceId).toMatch(/^[0-9a-f]{32}$/);
   second.release();
 });
 
-test('a folder in use is refused, naming the process', () => {
-  const held = openDataFolder(folder);
-  expect(() => openDataFolder(folder)).toThrow(new RegExp(`process ${process.pid}.*--data`));
+test('a folder in use is refused, naming the process', async () => {
+  const held = await openDataFolder(folder);
+  await expect(openDataFolder(folder)).rejects.toThrow(
+    new RegExp(`process ${process.pid}.*--port 11510.*--data`),
+  );
   held.release();
-  openDataFolder(folder).release();
+  (await openDataFolder(folder)).release();
 });
 
 test('the lock of a process that ended is taken over', async () => {
   const child = spawn(process.execPath, ['-e', '0']);
   await new Promise(resolve => child.on('exit', resolve));
   writeFileSync(join(folder, `lock.${child.pid}-12345`), '');
-  const data = openDataFolder(folder);
+  const data = await openDataFolder(folder);
   expect(locks()).toEqual([expect.stringContaining(`lock.${process.pid}-`)]);
   data.release();
   expect(locks()).toEqual([]);
 });
 
-test('a process number that was given to another process does not hold the lock', ctx => {
+test('a process number that was given to another process does not hold the lock', async ctx => {
   if (process.platform !== 'linux') {
     console.warn('skipped: only /proc tells when a process started');
     return ctx.skip();
   }
   writeFileSync(join(folder, `lock.${process.pid}-1`), '');
-  openDataFolder(folder).release();
+  (await openDataFolder(folder)).release();
   expect(locks()).toEqual([]);
 });
 
@@ -54,25 +56,35 @@ test('who is refused leaves the lock to its owner, and removes only those of pro
   const name = `lock.${child.pid}-`;
   writeFileSync(join(folder, name), '');
   writeFileSync(join(folder, 'lock.99999999-1'), '');
-  expect(() => openDataFolder(folder)).toThrow(new RegExp(`process ${child.pid}`));
+  await expect(openDataFolder(folder)).rejects.toThrow(new RegExp(`process ${child.pid}`));
   expect(locks()).toEqual([name]);
   const ended = new Promise(resolve => child.on('exit', resolve));
   child.stdin.end();
   await ended;
-  openDataFolder(folder).release();
+  (await openDataFolder(folder)).release();
 });
 
-test('a folder that cannot be used is not kept', () => {
+test('a folder that cannot be used is not kept', async () => {
   mkdirSync(join(folder, 'device.json'));
-  expect(() => openDataFolder(folder)).toThrow(/cannot be used as the data folder/);
+  await expect(openDataFolder(folder)).rejects.toThrow(/cannot be used as the data folder/);
   expect(locks()).toEqual([]);
 });
 
-test('a damaged identity is replaced, and a path that is a file is an error in words', () => {
+test('a damaged identity is replaced, and a path that is a file is an error in words', async () => {
   writeFileSync(join(folder, 'device.json'), '{"id": "../../etc"}');
-  const data = openDataFolder(folder);
+  const data = await openDataFolder(folder);
   expect(data.deviceId).toMatch(/^[0-9a-f]{32}$/);
   data.release();
   writeFileSync(join(folder, 'file'), '');
-  expect(() => openDataFolder(join(folder, 'file'))).toThrow(/cannot be used as the data folder/);
+  await expect(openDataFolder(join(folder, 'file'))).rejects.toThrow(/cannot be used as the data folder/);
 });
+
+test.skipIf(process.platform !== 'linux')(
+  'a folder in /proc, where none can be made, is refused',
+  async () => {
+    await expect(openDataFolder('/proc/potluck/device')).rejects.toMatchObject({
+      code: 'DISK_WRITE',
+      message: expect.stringMatching(/data folder: ENOENT.*'\/proc\/potluck'.*--data or POTLUCK_HOME$/),
+    });
+  },
+);

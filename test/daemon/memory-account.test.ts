@@ -39,6 +39,7 @@ const input: AccountInput = {
   processBytes: 60 << 20,
   reserveBytes: 24 << 20,
   laterBytes: 0,
+  marginBytes: 8 << 20,
   kvPagesUsed: 0,
 };
 const total = (account: object): number => Object.values(account).reduce((sum, n) => sum + n, 0);
@@ -94,7 +95,13 @@ test('too little says the least that would do, and that does', () => {
   }
   const least = Number(/at least (\d+) MiB/.exec(message)?.[1]);
   expect(least).toBeGreaterThan(64);
-  expect(() => accountMemory({ ...input, budget: least << 20 })).not.toThrow();
+  // also where the process is larger by the margin then
+  const processBytes = input.processBytes + input.marginBytes;
+  expect(() => accountMemory({ ...input, processBytes, budget: least << 20 })).not.toThrow();
+  expect(() => accountMemory({ ...input, processBytes, budget: (least - 1) << 20 })).toThrow(
+    `--memory ${least - 1} MiB is too small`,
+  );
+  expect(() => accountMemory({ ...input, budget: 1000 })).toThrow('--memory 1000 bytes is too small');
 });
 
 test('logits of the links are in the account: of one row at first, then of the most that were asked for, and of all in what pages leave', () => {

@@ -65,7 +65,7 @@ async function up(group: MemoryGroup | null, ...args: string[]): Promise<Daemon>
   return { child, apiUrl, linkPort };
 }
 
-/** The least that a daemon alone says it needs, in MiB: the most of some starts. */
+/** What a daemon alone says it needs, in MiB, without the margin for other starts: the most of some starts. */
 async function leastMemory(...args: string[]): Promise<number> {
   let most = 0;
   for (let start = 0; start < STARTS; start++) most = Math.max(most, await leastOfStart(args));
@@ -83,7 +83,8 @@ async function leastOfStart(args: readonly string[]): Promise<number> {
   });
   await once(child, 'exit');
   rmSync(join(tmpdir(), `potluck-least-${process.pid}`), { recursive: true, force: true });
-  return Number(/at least (\d+) MiB/.exec(said)?.[1]);
+  const [, beside, buffers] = /\((\d+) MiB for the process, (\d+) MiB for buffers/.exec(said) ?? [];
+  return Number(beside) + Number(buffers);
 }
 
 const highWater = (pid: number): number =>

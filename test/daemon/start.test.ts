@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { builtInModel } from '../../src/cli/project.ts';
 import { startDaemon } from '../../src/daemon/daemon.ts';
 import { dialControl } from '../../src/daemon/link-server.ts';
 import type { DaemonOptions } from '../../src/daemon/options.ts';
@@ -65,4 +66,18 @@ test('a device that connects before the daemon has started is refused, and the s
   expect(locks()).toEqual([]);
   holder.closeAllConnections();
   await new Promise(resolve => holder.close(resolve));
+});
+
+test('a device that cannot take its part of a plan says why, and only the hub repeats it', async () => {
+  const hub = await startDaemon(options({ model: builtInModel(), dataFolder: join(folder, 'hub') }));
+  const peers = [{ host: '127.0.0.1', port: hub.linkPort }];
+  const spoke = await startDaemon(options({ peers, diskBytes: 1 << 20, dataFolder: join(folder, 'spoke') }));
+  const reason = /left out.*: --disk 1 MiB is too small: this device's tiles take \d+ MiB/;
+  for (const daemon of [spoke, hub])
+    await expect
+      .poll(async () => (await daemon.status()).notes, { timeout: 20_000 })
+      .toEqual([expect.stringMatching(reason)]);
+  expect((await spoke.status()).notes[0]).toMatch(/^This device is left out/);
+  await spoke.stop();
+  await hub.stop();
 });

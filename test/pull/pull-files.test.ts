@@ -283,7 +283,7 @@ test('without a token a repository that is refused may be private', async () => 
 test('a server that is not there, and a redirect that must not be followed', async () => {
   await expect(pull('home/tiny', { endpoint: 'http://127.0.0.1:2' })).rejects.toMatchObject({
     code: 'DOWNLOAD_FAILED',
-    message: expect.stringMatching(/nothing answers/),
+    message: expect.stringMatching(/nothing answers at 127\.0\.0\.1:2/),
   });
   server.onApi = always(response => response.writeHead(302, { location: 'file:///etc/passwd' }).end());
   await expect(pull()).rejects.toMatchObject({ message: expect.stringMatching(/redirects to file:/) });

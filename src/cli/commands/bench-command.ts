@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { MOST_THREADS } from '../../kernels/backend.ts';
 import { parseBytes, parseInteger } from '../option-values.ts';
 import { type EmulationFlags, emulationOptions, withDevices, withEmulation } from './emulation-flags.ts';
 import { type PassFlags, type ShapeFlags, withJson, withPasses, withRuns, withShape } from './shape-flags.ts';
@@ -139,7 +140,7 @@ function addWindow(group: Command): void {
       text => parseBytes('--memory', text),
     )
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
-      parseInteger('--threads', text, 1, 1024),
+      parseInteger('--threads', text, 1, MOST_THREADS),
     )
     .option(
       '--runs <n>',

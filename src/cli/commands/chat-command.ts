@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { parseInteger, parsePositive } from '../option-values.ts';
+import { parseInteger, parseUpTo } from '../option-values.ts';
 import { type AddressFlags, daemonUrl, withAddress } from './daemon-address.ts';
 
 interface ChatFlags extends AddressFlags {
@@ -26,7 +26,7 @@ export function addChatCommand(program: Command): void {
     .option(
       '--temperature <t>',
       'how freely words are drawn; 0 always takes the likeliest',
-      text => (text === '0' ? 0 : parsePositive('--temperature', text)),
+      text => parseUpTo('--temperature', text, 2),
       CHAT_TEMPERATURE,
     )
     .action(async (words: string[], flags: ChatFlags) => {

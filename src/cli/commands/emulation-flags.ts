@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { PotluckError } from '../../errors/errors.ts';
+import { MOST_THREADS } from '../../kernels/backend.ts';
 import type { EmulationOptions } from '../emulate/emulation.ts';
 import { homeFolder } from '../home-folder.ts';
 import { parseBytes, parseDuration, parseInteger, parsePositives, parseRate } from '../option-values.ts';
@@ -40,7 +41,7 @@ export function withEmulation(command: Command): Command {
       text => parseBytes('--window', text),
     )
     .option('--threads <n>', 'threads of each device (default: the cores, shared out)', text =>
-      parseInteger('--threads', text, 1, 1024),
+      parseInteger('--threads', text, 1, MOST_THREADS),
     )
     .option('--shares <a,b,...>', 'part of the work of each device (default: its threads)', text =>
       parsePositives('--shares', text),

@@ -5,6 +5,7 @@ import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { WeightFormat } from '../../pack/manifest.ts';
 import { parseBytes, parseChoice, parseInteger } from '../option-values.ts';
 import type { RoundingMethod } from '../pack-checkpoint.ts';
+import { INTERRUPTED, onStopSignal } from '../stop-signals.ts';
 import { formatBytes } from '../text-table.ts';
 
 interface PackFlags {
@@ -76,6 +77,11 @@ export function addPackCommand(program: Command): void {
       const target = resolve(flags.out ?? `${name}-${flags.weights}`);
       const line = new ProgressLine();
       const shown = new PackProgress();
+      // What is written is whole layers and a journal of them: there is nothing to close.
+      onStopSignal(() => {
+        line.end('Stopped. The same command goes on behind what is done.');
+        process.exit(INTERRUPTED);
+      });
       const { tiles, origin } = await packCheckpoint({
         checkpoint: resolve(checkpoint),
         target,

@@ -1,5 +1,6 @@
-import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
+import { MOST_THREADS } from '../../kernels/backend.ts';
+import { defaultThreads } from '../default-threads.ts';
 import { parseInteger } from '../option-values.ts';
 
 /** Which synthetic pack a bench runs on. */
@@ -34,8 +35,8 @@ export function withPasses(command: Command, runs: number): Command {
     .option(
       '--threads <n>',
       'threads that compute (default: the cores)',
-      text => parseInteger('--threads', text, 1, 256),
-      availableParallelism(),
+      text => parseInteger('--threads', text, 1, MOST_THREADS),
+      defaultThreads(),
     );
 }
 

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { keepHeapSmall } from '../../daemon/small-heap.ts';
+import { MOST_THREADS } from '../../kernels/backend.ts';
 import { DEFAULT_API_PORT, daemonOptions, type UpFlags } from '../daemon-options.ts';
 import { isFree } from '../free-port.ts';
 import { homeFolder } from '../home-folder.ts';
@@ -40,7 +41,7 @@ export function addUpCommand(program: Command): void {
       parseBytes('--disk', text),
     )
     .option('--threads <n>', 'threads that compute (default: one for each core)', text =>
-      parseInteger('--threads', text, 1, 1024),
+      parseInteger('--threads', text, 1, MOST_THREADS),
     )
     .option('--share <weight>', 'part of the work, relative to other devices (default: its threads)', text =>
       parsePositive('--share', text),

@@ -54,6 +54,11 @@ export function judgeDaemon(url: string, status: DaemonStatus | null): Finding {
   const others = status.devices.length - 1;
   if (others > 0)
     return ok(`The daemon at ${url} has ${others === 1 ? '1 other device' : `${others} other devices`}`);
+  if (!status.discovery)
+    return warn(
+      `The daemon at ${url} runs alone, and does not look for others (--no-discovery)`,
+      'Start it without --no-discovery, or name another device with --peer HOST:PORT.',
+    );
   return warn(
     `The daemon at ${url} runs alone (cluster ${status.cluster}, version ${status.version})`,
     'Look at the lines below, and at the same command on the other devices.',

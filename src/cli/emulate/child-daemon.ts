@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { PotluckError } from '../../errors/errors.ts';
+import { readErrorText } from '../print-error.ts';
 import { compiledMain } from '../project.ts';
 import type { Announcement } from '../up.ts';
 
@@ -54,22 +55,28 @@ export class ChildDaemon {
     return this.#announcement;
   }
 
-  /** Waits for its ports. Rejects with NOT_READY when it ends before or `signal` aborts. */
+  /** Waits for its ports. Rejects with what it failed by when it ends before, and with NOT_READY when `signal` aborts. */
   async listening(signal: AbortSignal): Promise<Announcement> {
+    let late = (): void => undefined;
     const line = new Promise<string>((resolve, reject) => {
       const lines = createInterface({ input: this.#child.stdout! });
       lines.once('line', resolve);
-      signal.addEventListener('abort', () => reject(this.failure('does not listen in time')), { once: true });
+      late = () => reject(this.failure('does not listen in time'));
+      signal.addEventListener('abort', late);
       // Standard error may still have lines under way when the process ends; 'close' comes after them.
       this.#child.once('close', () => reject(this.failure('ended')));
       this.#child.once('error', () => reject(this.failure('did not start')));
     });
-    this.#announcement = JSON.parse(await line) as Announcement;
+    this.#announcement = JSON.parse(
+      await line.finally(() => signal.removeEventListener('abort', late)),
+    ) as Announcement;
     return this.#announcement;
   }
 
-  /** An error that shows what the device said last. */
+  /** Its own error, where it ended with one; else one that shows what it said last. */
   failure(what: string): PotluckError {
+    const own = this.#exit === null ? null : readErrorText(this.#stderr.at(-1) ?? '');
+    if (own !== null) return new PotluckError(own.code, `Device ${this.name} ${what}: ${own.message}`);
     const said = this.#stderr.length === 0 ? 'it said nothing' : this.#stderr.join(' | ');
     const how = this.#exit === null ? '' : ` (${this.#exit})`;
     return new PotluckError('NOT_READY', `Device ${this.name} ${what}${how}; its last words: ${said}`);

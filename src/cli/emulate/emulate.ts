@@ -1,8 +1,11 @@
+import { addressOption } from '../greeting.ts';
+import { goOnWithoutOutput } from '../lost-output.ts';
 import { onStopSignal } from '../stop-signals.ts';
 import { type Emulation, type EmulationOptions, startEmulation } from './emulation.ts';
 
 /** `potluck emulate`: runs until it is told to stop. */
 export async function emulate(options: EmulationOptions): Promise<void> {
+  goOnWithoutOutput();
   const stopped = new AbortController();
   const stopAsked = new Promise<void>(resolve => {
     onStopSignal(() => {
@@ -18,12 +21,12 @@ export async function emulate(options: EmulationOptions): Promise<void> {
     if (stopped.signal.aborted) return say('Stopped.');
     throw error;
   }
-  const port = new URL(emulation.apiUrl).port;
+  const where = addressOption(emulation.apiUrl);
   say('');
   say(`${emulation.devices.length} devices serve one model:`);
   for (const { name, apiUrl, pid } of emulation.devices) say(`  ${name}  ${apiUrl}  (process ${pid})`);
-  say(`Chat      ${emulation.apiUrl}   or: npm run -s potluck -- chat --port ${port}`);
-  say(`Status    npm run -s potluck -- status --port ${port}`);
+  say(`Chat      ${emulation.apiUrl}   or: npm run -s potluck -- chat${where}`);
+  say(`Status    npm run -s potluck -- status${where}`);
   say('Ctrl-C ends all of them.');
   await stopAsked;
   say('Stopping.');

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonStatus } from '../../daemon/status.ts';
 import { asPotluckError, PotluckError } from '../../errors/errors.ts';
 import { fetchStatus } from '../api-client.ts';
+import { defaultThreads } from '../default-threads.ts';
 import { ChildDaemon } from './child-daemon.ts';
 import type { LinkLimits } from './link-shaper.ts';
 import { Relay } from './relay.ts';
@@ -100,6 +102,8 @@ class RunningEmulation implements Emulation {
     const { devices, deadline } = this.#options;
     const late = AbortSignal.timeout(deadline ?? READY_MILLISECONDS);
     const signal = this.#options.signal === undefined ? late : AbortSignal.any([late, this.#options.signal]);
+    // All devices wait at once; over ten, Node would take that for a leak.
+    setMaxListeners(devices, signal);
     await this.#startDevice(0, null, signal);
     const peer = this.#relays[0]?.port ?? this.#children[0]!.announcement.linkPort;
     const others = Array.from({ length: devices - 1 }, (_, i) => this.#startDevice(i + 1, peer, signal));
@@ -129,7 +133,7 @@ class RunningEmulation implements Emulation {
 
   #arguments(index: number, peerPort: number | null): string[] {
     const { devices, model, memory, window, threads, shares, port, drafts, backend, kernel } = this.#options;
-    const spread = Math.max(1, Math.floor(availableParallelism() / devices));
+    const spread = Math.max(1, Math.floor(defaultThreads() / devices));
     const args = ['--name', `device-${index + 1}`, '--cluster', this.#cluster, '--no-discovery'];
     const add = (option: string, value: string | number | undefined): void => {
       if (value !== undefined) args.push(option, String(value));

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { loadBackend } from '../../daemon/load-backend.ts';
 import { PotluckError } from '../../errors/errors.ts';
@@ -7,6 +6,7 @@ import type { Backend } from '../../kernels/backend.ts';
 import type { ActivationLevels } from '../../model/quantizer/level-blocks.ts';
 import type { Tokenizer } from '../../model/tokenizer.ts';
 import type { ModelShape } from '../../pack/manifest.ts';
+import { defaultThreads } from '../default-threads.ts';
 import { Divergence } from './divergence.ts';
 import { LayerwisePack } from './layerwise-pack.ts';
 import { CHARACTERS, firstCharacters, windowsOf } from './perplexity.ts';
@@ -80,7 +80,7 @@ export async function measurePerplexity(
   texts: readonly PerplexityText[],
   onProgress: (line: string) => void,
 ): Promise<PerplexityRow[]> {
-  const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: availableParallelism() });
+  const loaded = await loadBackend({ backend: 'auto', kernel: null, threads: defaultThreads() });
   for (const line of loaded.notes) onProgress(line);
   try {
     const base =

@@ -46,6 +46,8 @@ test('addresses, daemon, link port', () => {
   expect(judgeDaemon('http://x', null).level).toBe('warn');
   expect(judgeDaemon('http://x', status({ devices: [device({})] })).level).toBe('warn');
   expect(judgeDaemon('http://x', status({})).level).toBe('ok');
+  const silent = judgeDaemon('http://x', status({ devices: [device({})], discovery: false }));
+  expect(silent.advice).toMatch(/without --no-discovery/);
   expect(findingText(judgeLinkPort('10.0.0.2', 11501, 'no answer'))).toMatch(
     /^fail {2}.*11501.*no answer.*ufw/,
   );

@@ -129,7 +129,7 @@ function dyingDisk(target: string, done: boolean, dies: (step: string) => boolea
   const fileSystem: FileSystem = {
     open: openFile,
     stat: path => fs.stat(path),
-    mkdir: (path, options) => step('mkdir', path, () => fs.mkdir(path, options)),
+    mkdir: path => step('mkdir', path, () => fs.mkdir(path)),
     rename: (from, to) => step('rename', to, () => fs.rename(from, to)),
     rm: (path, options) => step('rm', path, () => fs.rm(path, options)),
   };
