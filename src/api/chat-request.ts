@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { ChatMessage, TemplateVariables } from '../model/chat-template.ts';
 import { FieldError } from './openai-errors.ts';
-import { anyValue, emptyList, only, parseFields, wholeFrom } from './request-fields.ts';
+import { anyObject, anyValue, emptyList, only, parseFields, recordOf, wholeFrom } from './request-fields.ts';
 import { generationEntries } from './sampling-fields.ts';
 import { type Tools, toolCallsOf, toolEntries, toolsOf } from './tool-fields.ts';
 
@@ -13,18 +13,14 @@ const chatSchema = v.object({
   ...generationEntries,
   ...toolEntries,
   messages: v.pipe(
-    v.array(v.record(v.string(), v.unknown(), 'an object'), 'a list of messages'),
+    v.array(anyObject, 'a list of messages'),
     v.minLength(1, 'a list of at least one message'),
     v.maxLength(MAX_MESSAGES, `a list of at most ${MAX_MESSAGES} messages`),
   ),
   max_completion_tokens: wholeFrom(1, Number.MAX_SAFE_INTEGER),
   chat_template_kwargs: v.nullish(
     v.pipe(
-      v.record(
-        v.pipe(v.string(), v.regex(/^[a-z_]\w{0,63}$/i, 'an object of variable names')),
-        scalar,
-        'an object',
-      ),
+      recordOf(/^[a-z_]\w{0,63}$/i, scalar, 'an object of variable names'),
       v.maxEntries(MAX_VARIABLES, `an object of at most ${MAX_VARIABLES} variables`),
     ),
   ),
@@ -162,13 +158,11 @@ function contentOf(content: unknown, path: string): string {
   return content.map((part, index) => partOf(part, `${path}[${index}]`)).join('\n');
 }
 
+const partSchema = v.object({ type: v.literal('text', '"text"'), text: v.string('a string') });
+
 function partOf(part: unknown, path: string): string {
-  const { type, text } = (part ?? {}) as { type?: unknown; text?: unknown };
-  if (type !== 'text') {
+  if (!v.is(anyObject, part) || part.type !== 'text') {
     throw new FieldError('UNSUPPORTED_FIELD', path, `${path} is not a text part. Potluck answers text only.`);
   }
-  if (typeof text !== 'string') {
-    throw new FieldError('BAD_REQUEST', `${path}.text`, `The field ${path}.text must be a string.`);
-  }
-  return text;
+  return parseFields(part, partSchema, {}, path).text;
 }

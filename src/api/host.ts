@@ -37,8 +37,6 @@ export interface ApiModel {
 /** What the API needs from the daemon that serves it. */
 export interface ApiHost {
   readonly version: string;
-  /** Host names, besides loopback and IP addresses, under which the endpoint may be addressed; lower case, no port. */
-  readonly allowedHosts: readonly string[];
   /** Milliseconds since 1970. */
   now(): number;
   /** The models of the cluster, that which is served now first. Rejects with NOT_READY while there is none. */

@@ -1,20 +1,16 @@
 import { PotluckError } from '../errors/errors.ts';
 
 /**
- * Keeps web pages from using the endpoint through their visitor's browser. The Host header must be a loopback name, an IP
- * address or an allowed name: a page that points its own name at this device (DNS rebinding) is refused. A browser's Origin
+ * Keeps web pages from using the endpoint through their visitor's browser. The Host header must be a loopback name or an IP
+ * address: a page that points its own name at this device (DNS rebinding) is refused. A browser's Origin
  * must be loopback or the endpoint itself. Throws FORBIDDEN.
  */
-export function checkCaller(
-  hostHeader: string | undefined,
-  origin: string | undefined,
-  allowedHosts: readonly string[],
-): void {
+export function checkCaller(hostHeader: string | undefined, origin: string | undefined): void {
   const host = hostHeader === undefined ? null : parse(`http://${hostHeader}`);
-  if (host === null || !(isLoopback(host) || isAddress(host) || allowedHosts.includes(host.hostname))) {
+  if (host === null || !(isLoopback(host) || isAddress(host))) {
     throw new PotluckError(
       'FORBIDDEN',
-      'The Host header names a host that is not allowed here. Use localhost or an IP address, or allow the name.',
+      'The Host header names a host that is not allowed here. Use localhost or an IP address.',
     );
   }
   if (origin === undefined) return;

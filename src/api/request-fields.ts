@@ -59,6 +59,25 @@ function wanted(issue: v.BaseIssue<unknown>): string {
   return issue.message.startsWith('Invalid') ? (issue.expected ?? 'of another kind') : issue.message;
 }
 
+type AnyObject = Readonly<Record<string, unknown>>;
+
+/** Any object, with all its fields: the library's record leaves some out, see recordOf. */
+export const anyObject = v.custom<AnyObject>(
+  value => typeof value === 'object' && value !== null && !Array.isArray(value),
+  'an object',
+);
+
+/** An object of names and values. Names that the library leaves out without a word are refused. */
+export const recordOf = <Value extends v.GenericSchema>(name: RegExp, value: Value, message: string) =>
+  v.pipe(
+    anyObject,
+    v.check(
+      object => !['__proto__', 'constructor', 'prototype'].some(each => Object.hasOwn(object, each)),
+      message,
+    ),
+    v.record(v.pipe(v.string(), v.regex(name, message)), value, message),
+  );
+
 export const numberFrom = (least: number, most: number) => {
   const message = `a number from ${least} to ${most}`;
   return v.nullish(v.pipe(v.number(message), v.minValue(least, message), v.maxValue(most, message)));

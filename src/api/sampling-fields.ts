@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { Sampling } from '../engine/generate.ts';
 import { FieldError } from './openai-errors.ts';
-import { flag, numberFrom, wholeFrom } from './request-fields.ts';
+import { anyObject, flag, numberFrom, only, parseFields, recordOf, wholeFrom } from './request-fields.ts';
 
 const MAX_STOPS = 16;
 const MAX_STOP_LENGTH = 256;
@@ -28,8 +28,8 @@ export const generationEntries = {
   frequency_penalty: numberFrom(-2, 2),
   logit_bias: v.nullish(
     v.pipe(
-      v.record(
-        v.pipe(v.string(), v.regex(/^\d{1,9}$/, 'an object with token ids as its names')),
+      recordOf(
+        /^\d{1,9}$/,
         v.pipe(
           v.number('a number from -100 to 100'),
           v.minValue(-100, 'a number from -100 to 100'),
@@ -44,12 +44,7 @@ export const generationEntries = {
   max_tokens: wholeFrom(1, Number.MAX_SAFE_INTEGER),
   n: wholeFrom(1, 8),
   stream: flag(),
-  stream_options: v.nullish(
-    v.strictObject(
-      { include_usage: flag(), include_obfuscation: v.nullish(v.literal(false, 'false')) },
-      'an object of include_usage only',
-    ),
-  ),
+  stream_options: v.nullish(anyObject),
 };
 
 type GenerationFields = v.InferOutput<v.ObjectSchema<typeof generationEntries, undefined>>;
@@ -90,7 +85,9 @@ export function stopsOf(fields: GenerationFields): readonly string[] {
   return fields.stop ?? [];
 }
 
-/** Throws FieldError where stream_options come without stream. */
+const streamSchema = v.object({ include_usage: flag() });
+
+/** Throws FieldError where stream_options come without stream, or with what is not supported. */
 export function streamingOf(fields: GenerationFields): { stream: boolean; includeUsage: boolean } {
   const stream = fields.stream ?? false;
   if (!stream && fields.stream_options != null) {
@@ -100,5 +97,7 @@ export function streamingOf(fields: GenerationFields): { stream: boolean; includ
       'stream_options are for requests with "stream": true.',
     );
   }
-  return { stream, includeUsage: fields.stream_options?.include_usage ?? false };
+  const neutral = { include_obfuscation: only(false) };
+  const options = parseFields(fields.stream_options ?? {}, streamSchema, neutral, 'stream_options');
+  return { stream, includeUsage: options.include_usage ?? false };
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { JsonObject, ToolCall } from '../model/chat-template-render.ts';
 import { FieldError } from './openai-errors.ts';
-import { only, parseFields } from './request-fields.ts';
+import { anyObject, only, parseFields } from './request-fields.ts';
 
 const MAX_TOOLS = 128;
 /** Most levels of objects and lists in a schema or in the arguments of a call. */
@@ -11,7 +11,6 @@ const functionName = v.pipe(
   v.string('a name'),
   v.regex(/^[A-Za-z0-9_.-]{1,64}$/, '1 to 64 letters, digits, dots, dashes or underscores'),
 );
-const anyObject = v.record(v.string(), v.unknown(), 'an object');
 
 export const toolEntries = {
   tools: v.nullish(
@@ -46,7 +45,7 @@ export interface Tools {
 
 /** Throws FieldError: BAD_REQUEST or UNSUPPORTED_FIELD. */
 export function toolsOf(fields: {
-  readonly tools?: readonly Record<string, unknown>[] | null | undefined;
+  readonly tools?: readonly Readonly<Record<string, unknown>>[] | null | undefined;
   readonly tool_choice?: unknown;
   readonly parallel_tool_calls?: boolean | null | undefined;
 }): Tools {
@@ -75,10 +74,8 @@ function toolAt(tool: Readonly<Record<string, unknown>>, index: number): Tool {
   return { type: 'function', function: described };
 }
 
-const namedSchema = v.object({
-  type: v.literal('function', '"function"'),
-  function: v.object({ name: functionName }, 'an object with a name'),
-});
+const namedSchema = v.object({ type: v.literal('function', '"function"'), function: anyObject });
+const namedFunctionSchema = v.object({ name: functionName });
 
 function choiceOf(choice: unknown, names: readonly string[]): Tools['must'] | 'none' {
   if (choice === 'none' || choice === 'auto') return choice === 'auto' ? null : 'none';
@@ -88,9 +85,9 @@ function choiceOf(choice: unknown, names: readonly string[]): Tools['must'] | 'n
     if (names.length === 0) throw wrong('is "required", and there are no tools');
     return 'any';
   }
-  const parsed = v.safeParse(namedSchema, choice);
-  if (!parsed.success) throw wrong('must be "none", "auto", "required" or the name of a function');
-  const { name } = parsed.output.function;
+  if (!v.is(anyObject, choice)) throw wrong('must be "none", "auto", "required" or the name of a function');
+  const named = parseFields(choice, namedSchema, {}, 'tool_choice');
+  const { name } = parseFields(named.function, namedFunctionSchema, {}, 'tool_choice.function');
   if (!names.includes(name)) throw wrong('names a function that is not in tools');
   return { name };
 }
@@ -98,8 +95,9 @@ function choiceOf(choice: unknown, names: readonly string[]): Tools['must'] | 'n
 const callSchema = v.object({
   id: v.pipe(v.string('a string'), v.maxLength(256, 'of at most 256 characters')),
   type: v.nullish(v.literal('function', '"function"')),
-  function: v.object({ name: functionName, arguments: v.string('a string') }, 'an object'),
+  function: anyObject,
 });
+const calledSchema = v.object({ name: functionName, arguments: v.string('a string') });
 
 /** The calls of an earlier answer, as a client sends them back. Throws FieldError. */
 export function toolCallsOf(calls: unknown, path: string): readonly ToolCall[] {
@@ -111,10 +109,11 @@ export function toolCallsOf(calls: unknown, path: string): readonly ToolCall[] {
     );
   return calls.map((call: unknown, index) => {
     const place = `${path}[${index}]`;
-    const object = typeof call === 'object' && call !== null ? (call as Record<string, unknown>) : {};
+    const object = v.is(anyObject, call) ? call : {};
     const parsed = parseFields(object, callSchema, { index: Number.isSafeInteger }, place);
-    refuseDeepText(parsed.function.arguments, `${place}.function.arguments`);
-    return { id: parsed.id, type: 'function', function: parsed.function };
+    const called = parseFields(parsed.function, calledSchema, {}, `${place}.function`);
+    refuseDeepText(called.arguments, `${place}.function.arguments`);
+    return { id: parsed.id, type: 'function', function: called };
   });
 }
 

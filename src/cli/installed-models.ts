@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import * as fileSystem from 'node:fs/promises';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { releaseLock, takeLock } from '../daemon/process-lock.ts';
+import { isLockFile, releaseLock, takeLock } from '../daemon/process-lock.ts';
 import { TIMERS } from '../daemon/timers.ts';
 import { crc32c } from '../disk-io/crc32c.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
@@ -16,7 +16,7 @@ import { downloadsFolder, modelsFolder } from './home-folder.ts';
 /** A model of this machine, or a part of one. */
 export interface InstalledModel {
   readonly name: string;
-  /** Null where its manifest cannot be read. */
+  /** Null where its manifest cannot be read; a received one has its id as the name of its folder. */
   readonly id: string | null;
   /**
    * 'built-in' comes along; 'pulled' lies in the models folder; 'received' is what a device got from others for its part of a plan;
@@ -56,7 +56,7 @@ export async function listModels({ home, builtIn }: ModelPlaces): Promise<Instal
   for (const name of await namesIn(home))
     if (name.startsWith('device-')) models.push(...(await receivedBy(join(home, name))));
   for (const name of await namesIn(downloadsFolder(home)))
-    if (!name.endsWith('.lock')) models.push(await downloadAt(join(downloadsFolder(home), name), name));
+    if (!isLockFile(name, '.lock')) models.push(await downloadAt(join(downloadsFolder(home), name), name));
   return models;
 }
 
@@ -119,8 +119,11 @@ async function removeFolder(folder: string): Promise<void> {
   });
 }
 
-/** Forgets the tiles that a device has of a model. Rejects with DATA_FOLDER_IN_USE while its daemon runs. */
-async function removeReceived({ folder, id, name }: InstalledModel): Promise<void> {
+/**
+ * Forgets the tiles that a device has of a model; those of one whose manifest is broken stay in the cache, which has a limit. Rejects with
+ * DATA_FOLDER_IN_USE while its daemon runs.
+ */
+async function removeReceived({ folder, id, name, problem }: InstalledModel): Promise<void> {
   const lock = join(folder, 'lock');
   const owner = takeLock(lock);
   if (owner !== null)
@@ -130,7 +133,7 @@ async function removeReceived({ folder, id, name }: InstalledModel): Promise<voi
     );
   try {
     const own = join(folder, 'models', id!);
-    const found = await manifestIn(own);
+    const found = problem === null ? await manifestIn(own) : null;
     const cache = await TileCache.open({
       ...{ fileSystem, crc32c, now: TIMERS.now },
       folder: join(folder, 'tiles'),
@@ -165,19 +168,35 @@ async function receivedBy(device: string): Promise<InstalledModel[]> {
   const names = await namesIn(join(device, 'models'));
   const hashes = names.length === 0 ? new Set<string>() : await cachedHashes(join(device, 'tiles'));
   for (const name of names) {
-    const found = await manifestIn(join(device, 'models', name));
-    if (found === null) continue;
-    const here = found.manifest.tiles.filter(tile => hashes.has(tile.sha256));
-    models.push({
-      ...factsOf(found.manifest, found.id),
-      kind: 'received',
-      folder: device,
-      bytes: here.reduce((sum, tile) => sum + tile.bytes, 0),
-      tiles: { here: here.length, total: found.manifest.tiles.length },
-      problem: null,
-    });
+    const model = await receivedAt(device, name, hashes);
+    if (model !== null) models.push(model);
   }
   return models;
+}
+
+/** The model of that id as far as a device has it; null where nothing came yet. `hashes`: of its tiles, or why they are not known. */
+async function receivedAt(
+  device: string,
+  id: string,
+  hashes: ReadonlySet<string> | PotluckError,
+): Promise<InstalledModel | null> {
+  const model = { name: id, id, kind: 'received' as const, folder: device, weights: null, origin: null };
+  try {
+    const found = await manifestIn(join(device, 'models', id));
+    if (found === null) return null;
+    const facts = { ...model, ...factsOf(found.manifest, id) };
+    if (hashes instanceof PotluckError) return { ...facts, bytes: 0, tiles: null, problem: hashes.message };
+    const { tiles } = found.manifest;
+    const here = tiles.filter(tile => hashes.has(tile.sha256));
+    return {
+      ...facts,
+      bytes: here.reduce((sum, tile) => sum + tile.bytes, 0),
+      tiles: { here: here.length, total: tiles.length },
+      problem: null,
+    };
+  } catch (error) {
+    return { ...model, bytes: 0, tiles: null, problem: asPotluckError(error).message };
+  }
 }
 
 async function downloadAt(folder: string, name: string): Promise<InstalledModel> {
@@ -214,11 +233,15 @@ async function manifestIn(folder: string): Promise<{ manifest: Manifest; id: str
   return bytes === undefined ? null : { manifest: readManifest(bytes, path), id: manifestId(bytes) };
 }
 
-/** Reads the journal beside a daemon that may write it. */
-async function cachedHashes(folder: string): Promise<Set<string>> {
-  const bytes = await readWholeFile(fileSystem, join(folder, 'index.txt'), JOURNAL_BYTES);
-  const { slots } = replayJournal(new TextDecoder('latin1').decode(bytes ?? new Uint8Array()), () => true);
-  return new Set(slots.keys());
+/** Reads the journal beside a daemon that may write it; why it cannot be read, where it cannot. */
+async function cachedHashes(folder: string): Promise<Set<string> | PotluckError> {
+  try {
+    const bytes = await readWholeFile(fileSystem, join(folder, 'index.txt'), JOURNAL_BYTES);
+    const { slots } = replayJournal(new TextDecoder('latin1').decode(bytes ?? new Uint8Array()), () => true);
+    return new Set(slots.keys());
+  } catch (error) {
+    return asPotluckError(error);
+  }
 }
 
 /** Names in a folder, sorted; none where it is missing. */

@@ -41,10 +41,9 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     if (!child) process.stdout.write('Stopping.\n');
   } finally {
     watch?.stop();
-    await daemon.stop();
+    // A stopped daemon has closed everything; standard input of a child may still be open.
+    await daemon.stop().finally(() => process.stdin.destroy());
   }
-  // A stopped daemon has closed everything; standard input of a child may still be open.
-  process.stdin.destroy();
 }
 
 function greeting({ apiUrl, linkPort }: RunningDaemon, options: DaemonOptions): string {

@@ -5,6 +5,9 @@ import type { ApiHost } from '../api/host.ts';
 import { type InternalHost, internalRoutes } from './internal-routes.ts';
 import { listen } from './listen.ts';
 
+/** More than the engine's queue holds; others are closed. */
+const MOST_CONNECTIONS = 256;
+
 export interface ApiServer {
   readonly url: string;
   readonly port: number;
@@ -20,6 +23,7 @@ export async function openApiServer(
 ): Promise<ApiServer> {
   const app = createApi(api).route('/', internalRoutes(internal));
   const server = createAdaptorServer({ fetch: app.fetch }) as Server;
+  server.maxConnections = MOST_CONNECTIONS;
   server.headersTimeout = 10_000;
   const actual = await listen(server, port, host, '--port');
   return {

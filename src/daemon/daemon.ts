@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import bonjour from 'bonjour-service';
 import { type ConsolaInstance, createConsola } from 'consola';
+import type { WebSocket } from 'ws';
 import type { ApiHost, ApiModel, ListedModel } from '../api/host.ts';
 import { type Cluster, createCluster } from '../cluster/cluster.ts';
 import type { ClusterHost } from '../cluster/cluster-host.ts';
@@ -19,6 +20,7 @@ import type { Manifest } from '../pack/manifest.ts';
 import { leastWindowBytes } from '../window-scheduler/plan-window.ts';
 import { type ApiServer, openApiServer } from './api-server.ts';
 import { type AskOne, askOthers, RECOVER_MILLISECONDS } from './ask-others.ts';
+import { type Close, closeAfter, closeAll } from './close-all.ts';
 import { clusterStatus } from './cluster-status.ts';
 import { type DataFolder, openDataFolder } from './data-folder.ts';
 import { fetchEmbeddingRow } from './embedding-rows.ts';
@@ -45,15 +47,14 @@ const LOOK_MILLISECONDS = 500;
 const ENGINE_LIMITS = { maxSequences: 16, maxQueue: 64 };
 /** Manifest, constants and tokenizer of a model come from another device within this time. */
 const RECEIVE_MILLISECONDS = 60_000;
+/** A plan that took longer to activate was given up. */
+const STREAM_MILLISECONDS = 90_000;
 /** Names that a client may use for whatever model is served. */
 const ALIASES = ['default', 'potluck'];
 
 /** Starts a daemon; resolves when both ports listen. Rejects with what keeps it from starting, and leaves nothing open. */
 export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon> {
-  const opened: (() => Promise<void> | void)[] = [];
-  const closeAll = async () => {
-    for (const close of opened.splice(0).reverse()) await close();
-  };
+  const opened: Close[] = [];
   try {
     const folder = openDataFolder(options.dataFolder);
     opened.push(() => folder.release());
@@ -67,10 +68,9 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
     const daemon = new Daemon(options, folder, compute, store);
     opened.push(() => daemon.close());
     await daemon.open();
-    return daemon.running(closeAll);
+    return daemon.running(opened);
   } catch (error) {
-    await closeAll();
-    throw error;
+    return closeAfter(error, opened);
   }
 }
 
@@ -81,7 +81,11 @@ class Daemon {
   readonly #compute: LoadedBackend;
   readonly #store: ModelStore;
   readonly #log: ConsolaInstance;
-  readonly #arrivals = new TensorArrivals();
+  readonly #arrivals = new TensorArrivals({
+    isMember: id => this.#cluster?.view().members.some(member => member.id === id) ?? false,
+    timers: TIMERS,
+    patience: STREAM_MILLISECONDS,
+  });
   readonly #runner = new PlanRunner(TIMERS);
   readonly #engine: Engine;
   readonly #plans: PlanHost;
@@ -141,7 +145,7 @@ class Daemon {
       arrivals: this.#arrivals,
       readers: tileReaders(this.#store),
       patience: PATIENCE,
-      onControl: (socket, host) => this.#running().acceptLink(socket, host),
+      onControl: (socket, host) => this.#acceptLink(socket, host),
       onError: error => this.#log.warn(error.message),
     });
     this.#api = await openApiServer(apiHost, apiPort, this.#apiHost(), {
@@ -163,7 +167,18 @@ class Daemon {
     this.#looking.unref();
   }
 
-  running(closeAll: () => Promise<void>): RunningDaemon {
+  /** Who connects before there is a cluster is refused, and tries again by itself. */
+  #acceptLink(socket: WebSocket, host: string): void {
+    if (this.#cluster !== null) {
+      this.#cluster.acceptLink(socket, host);
+      return;
+    }
+    socket.on('error', error => this.#log.info(`A link that came too early broke: ${error.message}`));
+    socket.terminate();
+  }
+
+  /** `opened`: all that there is to close when it is stopped. */
+  running(opened: Close[]): RunningDaemon {
     let finish: () => void = () => undefined;
     const finished = new Promise<void>(resolve => {
       finish = resolve;
@@ -175,20 +190,22 @@ class Daemon {
       deviceId: this.#folder.deviceId,
       finished,
       stop: () => {
-        stopping ??= closeAll().then(finish);
+        stopping ??= closeAll(opened).finally(finish);
         return stopping;
       },
     };
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
     clearInterval(this.#looking);
-    await this.#cluster?.stop({ leave: true });
-    await this.#engine.close();
-    await this.#api?.close();
-    await this.#links?.close();
-    this.#arrivals.close();
-    await this.#served.close();
+    return closeAll([
+      () => this.#served.close(),
+      () => this.#links?.close(),
+      () => this.#arrivals.close(),
+      () => this.#api?.close(),
+      () => this.#engine.close(),
+      () => this.#cluster?.stop({ leave: true }),
+    ]);
   }
 
   /** Throws MEMORY_TOO_SMALL where this device could not even serve alone, streaming every tile. */
@@ -262,7 +279,6 @@ class Daemon {
   #apiHost(): ApiHost {
     return {
       version,
-      allowedHosts: [],
       now: () => Date.now(),
       models: () => this.#listModels(),
       state: () => this.#cluster?.view().state ?? 'waiting',

@@ -20,7 +20,13 @@ export function openDataFolder(path: string): DataFolder {
   try {
     mkdirSync(path, { recursive: true });
     takeFolder(path);
-    return { path, deviceId: identity(path), release: () => releaseLock(join(path, 'lock')) };
+    const release = () => releaseLock(join(path, 'lock'));
+    try {
+      return { path, deviceId: identity(path), release };
+    } catch (error) {
+      release();
+      throw error;
+    }
   } catch (error) {
     if (error instanceof PotluckError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
@@ -47,8 +53,6 @@ function takeFolder(folder: string): void {
   if (owner === null) return;
   throw new PotluckError(
     'DATA_FOLDER_IN_USE',
-    owner === ''
-      ? `${folder}: another daemon is starting with this data folder.`
-      : `${folder}: another Potluck daemon (process ${owner}) uses this data folder. Stop it, or give this one its own: --data DIR`,
+    `${folder}: another Potluck daemon (process ${owner}) uses this data folder. Stop it, or give this one its own: --data DIR`,
   );
 }

@@ -1,5 +1,6 @@
 import { get, type IncomingMessage } from 'node:http';
 import { ERRORS, PotluckError } from '../errors/errors.ts';
+import { describeError } from '../pack/file-system.ts';
 import { receivedBytes } from './small-heap.ts';
 import { TIMERS } from './timers.ts';
 import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
@@ -10,8 +11,8 @@ const IDLE_MILLISECONDS = 1000;
 const MOST_ASKS = 20;
 
 /**
- * GETs from another device's link port: the body of a 200, else DEVICE_LOST, or BUSY where no turn came in MOST_ASKS times. The body ends with DEVICE_LOST where it comes
- * slower than `patience` allows.
+ * GETs from another device's link port: the body of a 200, else DEVICE_LOST, or BUSY where no turn came in MOST_ASKS times. The body ends with DEVICE_LOST where the
+ * connection breaks, or where it comes slower than `patience` allows.
  */
 export function httpGetter(host: string, port: number, patience: TransferPatience) {
   const received = receivedBytes();
@@ -25,7 +26,7 @@ export function httpGetter(host: string, port: number, patience: TransferPatienc
         const bytes = Number(response.headers['content-length'] ?? Number.NaN);
         if (response.statusCode === 200 && bytes >= 0) {
           limitTime(response, transferMilliseconds(bytes, patience), lost);
-          return resolve(counted(response, received));
+          return resolve(counted(response, received, lost));
         }
         response.destroy();
         if (response.statusCode === ERRORS.BUSY.status)
@@ -60,13 +61,18 @@ function limitTime(
   response.once('close', () => TIMERS.clearTimeout(timer));
 }
 
-/** What a socket gives is collected every few megabytes, see small-heap.ts. */
+/** What a socket gives is collected every few megabytes, see small-heap.ts. A connection that breaks is told as `lost` says it. */
 async function* counted(
   response: IncomingMessage,
   received: (bytes: number) => void,
+  lost: (reason: string) => PotluckError,
 ): AsyncGenerator<Uint8Array> {
-  for await (const part of response as AsyncIterable<Uint8Array>) {
-    yield part;
-    received(part.length);
+  try {
+    for await (const part of response as AsyncIterable<Uint8Array>) {
+      yield part;
+      received(part.length);
+    }
+  } catch (error) {
+    throw error instanceof PotluckError ? error : lost(describeError(error));
   }
 }

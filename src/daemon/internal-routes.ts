@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type Context, Hono } from 'hono';
-import { bodyLimit } from 'hono/body-limit';
 import * as v from 'valibot';
+import { readJsonObject } from '../api/read-body.ts';
 import type { Engine } from '../engine/engine.ts';
 import { GREEDY } from '../engine/generate.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
@@ -18,29 +18,31 @@ export interface InternalHost {
   vocabulary(): number;
 }
 
-const BODY_BYTES = 8 << 20;
 const MOST_LOGITS = 64 << 20;
-const tokens = v.pipe(
-  v.array(v.pipe(v.number(), v.integer(), v.minValue(0))),
-  v.minLength(1),
-  v.maxLength(1 << 20),
-);
+/** No context is longer. */
+const MOST_TOKENS = 1 << 20;
+const MOST_STOP_TOKENS = 1024;
+const tokenId = v.pipe(v.number(), v.integer(), v.minValue(0));
+const tokens = v.pipe(v.array(tokenId), v.minLength(1), v.maxLength(MOST_TOKENS));
 
 const evaluateSchema = v.strictObject({
   tokens,
-  at: v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0))), v.minLength(1), v.maxLength(1 << 20)),
+  at: v.pipe(
+    v.array(v.pipe(v.number(), v.integer(), v.minValue(0))),
+    v.minLength(1),
+    v.maxLength(MOST_TOKENS),
+  ),
   want: v.picklist(['logits', 'hash', 'loss']),
 });
 
 const generateSchema = v.strictObject({
   tokens,
-  maxTokens: v.pipe(v.number(), v.integer(), v.minValue(1)),
-  stopTokens: v.optional(v.array(v.pipe(v.number(), v.integer(), v.minValue(0))), []),
+  maxTokens: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MOST_TOKENS)),
+  stopTokens: v.optional(v.pipe(v.array(tokenId), v.maxLength(MOST_STOP_TOKENS)), []),
 });
 
 export function internalRoutes(host: InternalHost): Hono {
   const app = new Hono();
-  app.use(bodyLimit({ maxSize: BODY_BYTES }));
   app.onError((error, c) => {
     const known = asPotluckError(error);
     return c.json({ error: { code: known.code, message: known.message } }, known.status as 500);
@@ -48,14 +50,13 @@ export function internalRoutes(host: InternalHost): Hono {
   app.get('/potluck/status', async c => c.json(await host.status()));
   app.post('/potluck/evaluate', async c => evaluate(c, host, await readBody(c, evaluateSchema)));
   app.post('/potluck/generate', async c =>
-    c.json(await generate(host.engine(), await readBody(c, generateSchema))),
+    c.json(await generate(host.engine(), await readBody(c, generateSchema), c.req.raw.signal)),
   );
   return app;
 }
 
 async function readBody<S extends v.GenericSchema>(c: Context, schema: S): Promise<v.InferOutput<S>> {
-  const text = await c.req.text();
-  const result = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), text);
+  const result = v.safeParse(schema, await readJsonObject(c.req.raw));
   if (result.success) return result.output as v.InferOutput<S>;
   const issue = result.issues[0];
   throw new PotluckError('BAD_REQUEST', `${v.getDotPath(issue) ?? 'body'}: ${issue.message}`);
@@ -112,8 +113,8 @@ function negativeLogProbability(row: Float32Array, id: number): number {
   return most + Math.log(sum) - row[id]!;
 }
 
-/** The greedy continuation of token ids. */
-async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSchema>) {
+/** The greedy continuation of token ids; ends where `signal` aborts. */
+async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSchema>, signal: AbortSignal) {
   const request = {
     prompt: body.tokens,
     generated: [],
@@ -123,7 +124,7 @@ async function generate(engine: HubEngine, body: v.InferOutput<typeof generateSc
   };
   const ids: number[] = [];
   let reason = 'stopped';
-  for await (const event of engine.generate(request, new AbortController().signal)) {
+  for await (const event of engine.generate(request, signal)) {
     if (event.type === 'token') ids.push(event.id);
     else reason = event.reason;
   }

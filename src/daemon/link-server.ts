@@ -8,13 +8,14 @@ import { type RouteAnswer, type TileReaders, tileRoutes } from '../cluster/tile-
 import { asPotluckError, ERRORS, PotluckError } from '../errors/errors.ts';
 import { LinkTurns } from './link-turns.ts';
 import { listen } from './listen.ts';
+import { refuseUpgrade } from './refuse-upgrade.ts';
 import { TENSOR_PATH, type TensorArrivals } from './tensor-links.ts';
 import { TIMERS } from './timers.ts';
 import { type TransferPatience, transferMilliseconds } from './transfer-deadline.ts';
 
 /** The port that other devices connect to: control (WebSocket), tensors (raw stream), tiles, pack files and embedding rows (GET). */
 
-export const CONTROL_PATH = '/potluck/control';
+const CONTROL_PATH = '/potluck/control';
 const DIAL_MILLISECONDS = 5000;
 const MOST_CONNECTIONS = 256;
 /** Tiles and files in memory on their way to others, whatever the number of devices that ask. */
@@ -49,13 +50,13 @@ export async function openLinkServer(options: LinkServerOptions): Promise<LinkSe
     perMessageDeflate: false,
   });
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Node leaves the socket without a listener here. Who uses it sees it close; a peer that resets it is no error of ours.
+    socket.on('error', () => undefined);
     const path = request.url;
     if (path === TENSOR_PATH) return options.arrivals.accept(request, socket, head);
     // A page in a browser must not speak for a device.
-    if (path !== CONTROL_PATH || request.headers.origin !== undefined) {
-      socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n');
-      return;
-    }
+    if (path !== CONTROL_PATH || request.headers.origin !== undefined)
+      return refuseUpgrade(socket, '404 Not Found');
     sockets.handleUpgrade(request, socket, head, ws =>
       options.onControl(ws, request.socket.remoteAddress ?? ''),
     );

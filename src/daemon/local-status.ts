@@ -25,6 +25,8 @@ export interface HubParts {
   readonly runner: PlanRunner;
 }
 
+const MOST_NOTES = 32;
+const NOTE_LENGTH = 1000;
 const bytes = v.pipe(v.number(), v.finite(), v.minValue(0));
 
 /** Checks what another device answered. */
@@ -60,7 +62,7 @@ export const localStatusSchema = v.object({
   kvPages: bytes,
   computeMicroseconds: bytes,
   saturated: bytes,
-  notes: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1000))), v.maxLength(32)),
+  notes: v.pipe(v.array(v.pipe(v.string(), v.maxLength(NOTE_LENGTH))), v.maxLength(MOST_NOTES)),
   engine: v.nullable(
     v.object({
       active: bytes,
@@ -93,7 +95,12 @@ export function localStatus(
 ): LocalStatus {
   const open = host.current;
   const memory = { budgetBytes: keeper.budget, account: { ...keeper.account }, ...processMemory() };
-  const parts = { memory, notes, engine: hub ? engineStatus(hub.engine) : null, allreduce: null };
+  const parts = {
+    memory,
+    notes: withinLimits(notes),
+    engine: hub ? engineStatus(hub.engine) : null,
+    allreduce: null,
+  };
   const nothing = { tiles: 0, tileBytes: 0, window: null, experts: null, kvPages: 0 };
   if (!open) return { ...parts, ...nothing, computeMicroseconds: 0, saturated: 0 };
   const bytesOf = (tiles: readonly number[]) =>
@@ -109,8 +116,16 @@ export function localStatus(
     kvPages: open.device.kvPages,
     computeMicroseconds: open.device.computeMicroseconds,
     saturated: open.device.saturated,
-    notes: [...notes, ...readNote(open.source.how)],
+    notes: withinLimits([...notes, ...readNote(open.source.how)]),
   };
+}
+
+/** As many and as long as other devices take; what was left out is counted. */
+function withinLimits(notes: readonly string[]): readonly string[] {
+  const cut = notes.map(note => (note.length <= NOTE_LENGTH ? note : `${note.slice(0, NOTE_LENGTH - 1)}…`));
+  if (cut.length <= MOST_NOTES) return cut;
+  const told = cut.slice(0, MOST_NOTES - 1);
+  return [...told, `There are ${cut.length - told.length} more notes.`];
 }
 
 function windowStatus({ device, source }: OpenPlan): DeviceStatus['window'] {

@@ -129,7 +129,8 @@ function tooSmall(budget: number, least: number, process: number): PotluckError 
   );
 }
 
-const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
+/** What of `bytes` is whole pages of memory. */
+export const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
 
 /** The logits of a pass take memory when they are written, in huge pages at the most; `rows`: the most that were asked for. */
 export function passLogitBytes(shape: ModelShape, rows: number): number {

@@ -55,6 +55,8 @@ export class ModelStore {
   readonly #folder: string;
   /** By the folder they are in; the first is the one that is served unless another is asked for. */
   readonly #packs: Map<string, LocalModel>;
+  /** Of their manifests, by folder, see stampOf. */
+  readonly #stamps = new Map<string, string>();
   readonly #received = new Map<string, LocalModel>();
   /** Models that are being received. */
   readonly #receiving = new Map<string, Promise<LocalModel>>();
@@ -85,7 +87,7 @@ export class ModelStore {
     const cache = await TileCache.open({ fileSystem: fs, folder, crc32c, now: TIMERS.now });
     const store = new ModelStore(places, packs, cache, join(dataFolder, 'models'));
     try {
-      if (model !== 'none') packs.set(resolve(model), store.#fromFolder(await openPackFolder(fs, model)));
+      if (model !== 'none') await store.#open(resolve(model), await stampOf(model));
     } catch (error) {
       await cache.close();
       throw error;
@@ -105,7 +107,7 @@ export class ModelStore {
     return [...this.#broken.values()].map(({ message }) => message);
   }
 
-  /** Looks for packs that came or went since the last look; true where there are others now. */
+  /** Looks for packs that came, went or were replaced since the last look; true where there are others now. */
   async look(): Promise<boolean> {
     const { model, modelsFolder } = this.#places;
     if (modelsFolder === null || model === 'none') return false;
@@ -116,13 +118,16 @@ export class ModelStore {
     for (const folder of [...this.#packs.keys()])
       if (folder !== resolve(model) && !folders.has(folder)) changed = this.#packs.delete(folder) || changed;
     for (const folder of folders) {
+      const stamp = await stampOf(folder);
+      if (this.#packs.has(folder) && this.#stamps.get(folder) === stamp) continue;
       const failedAt = this.#broken.get(folder)?.at ?? Number.NEGATIVE_INFINITY;
-      if (this.#packs.has(folder) || TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
+      if (TIMERS.now() - failedAt < RETRY_MILLISECONDS) continue;
       try {
-        this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
+        await this.#open(folder, stamp);
         this.#broken.delete(folder);
         changed = true;
       } catch (error) {
+        changed = this.#packs.delete(folder) || changed;
         const { code, message } = asPotluckError(error);
         // just removed, or no pack at all
         if (code !== 'PACK_NOT_FOUND') this.#broken.set(folder, { message, at: TIMERS.now() });
@@ -271,6 +276,11 @@ export class ModelStore {
     return this.cache.close();
   }
 
+  async #open(folder: string, stamp: string): Promise<void> {
+    this.#packs.set(folder, this.#fromFolder(await openPackFolder(fs, folder)));
+    this.#stamps.set(folder, stamp);
+  }
+
   #fromFolder(pack: PackFolder): LocalModel {
     const { tiles } = pack.manifest;
     return {
@@ -346,6 +356,17 @@ function tileFinder({ tiles }: Manifest): (sha256: string) => number | undefined
     index ??= new Map(tiles.map((tile, i) => [tile.sha256, i]));
     return index.get(sha256);
   };
+}
+
+/** Another text where a folder's manifest is another file or was written to; '' where it cannot be read. */
+async function stampOf(folder: string): Promise<string> {
+  try {
+    const { ino, size, mtimeMs } = await fs.stat(join(folder, 'manifest.json'));
+    return `${ino} ${size} ${mtimeMs}`;
+  } catch {
+    // whoever opens the folder is told why
+    return '';
+  }
 }
 
 async function namesIn(folder: string): Promise<string[]> {

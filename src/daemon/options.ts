@@ -6,7 +6,7 @@ export interface DaemonOptions {
   readonly apiPort: number;
   /** Port other devices connect to, on all addresses; 0: any free one. */
   readonly linkPort: number;
-  /** Folder of this device alone: identity, certificate, cached tiles. Made where absent. */
+  /** Folder of this device alone: identity, received models, cached tiles. Made where absent. */
   readonly dataFolder: string;
   /** Folder of a pack, or 'none': the model then comes from another device. */
   readonly model: string | 'none';
@@ -48,8 +48,8 @@ export interface RunningDaemon {
   readonly apiUrl: string;
   readonly linkPort: number;
   readonly deviceId: string;
-  /** Leaves the cluster, ends requests, closes everything. May be called twice. */
+  /** Leaves the cluster, ends requests, closes everything; rejects with what could not be closed. May be called twice. */
   stop(): Promise<void>;
-  /** Settles when the daemon has stopped; rejects when it broke. */
+  /** Resolves when the daemon has stopped. */
   readonly finished: Promise<void>;
 }

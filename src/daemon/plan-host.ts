@@ -27,6 +27,7 @@ import { Embedding, type RowFault } from '../model/embedding.ts';
 import { readFully } from '../pack/file-system.ts';
 import type { Manifest } from '../pack/manifest.ts';
 import { paddedVocabulary } from '../pack/tile-shape.ts';
+import { type Close, closeAfter, closeAll } from './close-all.ts';
 import type { MemoryKeeper } from './memory-keeper.ts';
 import type { LocalModel, ModelStore } from './model-store.ts';
 import { receivedBytes } from './small-heap.ts';
@@ -106,10 +107,7 @@ export class PlanHost {
     await this.deactivate(new PotluckError('NOT_READY', `Plan ${plan.epoch} begins.`));
     const model = this.#options.store.find(plan.modelId);
     if (!model) throw new PotluckError('UNKNOWN_MODEL', `Model ${plan.modelId} is not on this device.`);
-    const resources: (() => Promise<void> | void)[] = [];
-    const close = async () => {
-      for (const free of resources.splice(0).reverse()) await free();
-    };
+    const resources: Close[] = [];
     try {
       const own = tilesOf(plan, index);
       this.#options.store.use(model, own);
@@ -127,11 +125,10 @@ export class PlanHost {
       if (star) resources.push(() => star.close());
       const embed = index === 0 ? await openEmbedding(model, this.#options, resources) : null;
       const { device, source } = part;
-      this.#open = { plan, model, tiles, device, source, star, embed, close };
+      this.#open = { plan, model, tiles, device, source, star, embed, close: () => closeAll(resources) };
       return { kvPages: part.device.kvPages };
     } catch (error) {
-      await close();
-      throw error;
+      return closeAfter(error, resources);
     }
   }
 
@@ -153,8 +150,11 @@ export class PlanHost {
   async deactivate(reason: PotluckError): Promise<void> {
     const open = this.#open;
     this.#open = null;
-    await this.#options.runner.suspend(reason);
-    await open?.close();
+    try {
+      await this.#options.runner.suspend(reason);
+    } finally {
+      await open?.close();
+    }
   }
 
   async #openDevice(
@@ -162,7 +162,7 @@ export class PlanHost {
     tiles: DeviceTiles,
     role: StarRole,
     columns: readonly (readonly LogitColumns[])[],
-    resources: (() => Promise<void> | void)[],
+    resources: Close[],
   ): Promise<OpenDevice> {
     const { backend, keeper } = this.#options;
     const { manifest } = model;
@@ -281,7 +281,7 @@ const passLimitsOf = (device: DevicePass) => ({
 async function openEmbedding(
   model: LocalModel,
   { disk, recoverRow }: Pick<PlanHostOptions, 'disk' | 'recoverRow'>,
-  resources: (() => Promise<void> | void)[],
+  resources: Close[],
 ) {
   if (model.whole === null)
     throw new PotluckError('UNKNOWN_MODEL', 'Only a device that has the whole pack can be the hub.');

@@ -1,7 +1,9 @@
 import { type IncomingMessage, request } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { Timers } from '../allreduce/deadline.ts';
 import { PotluckError } from '../errors/errors.ts';
+import { refuseUpgrade } from './refuse-upgrade.ts';
 
 /**
  * The raw streams between hub and spokes: an HTTP upgrade on the link port, then frames (docs/wire-format.md). The
@@ -10,34 +12,50 @@ import { PotluckError } from '../errors/errors.ts';
 
 export const TENSOR_PATH = '/potluck/tensor';
 const PROTOCOL = 'potluck-tensor/1';
-/** Streams that came before the hub asked for them. */
-const MOST_WAITING = 64;
+
+export interface TensorArrivalsOptions {
+  /** Whether that device has a control link to this one: no other can be of a plan. */
+  isMember(deviceId: string): boolean;
+  readonly timers: Timers;
+  /** Milliseconds after which a stream that no plan asked for is closed. */
+  readonly patience: number;
+}
 
 interface Waiting {
   readonly epoch: number;
   readonly deviceId: string;
   readonly stream: Duplex;
+  readonly timer: unknown;
 }
 
-/** Streams of spokes on their way into a plan. */
+/** Streams of spokes on their way into a plan: of each device the one that came last. */
 export class TensorArrivals {
+  readonly #options: TensorArrivalsOptions;
   #arrived: Waiting[] = [];
   #wanted: { epoch: number; check: () => void } | null = null;
+  #closed = false;
 
-  /** Takes an upgrade request of TENSOR_PATH; a wrong one is refused and closed. */
+  constructor(options: TensorArrivalsOptions) {
+    this.#options = options;
+  }
+
+  /** Takes an upgrade request of TENSOR_PATH; a wrong one, or a stranger's, is refused and closed. */
   accept(message: IncomingMessage, socket: Duplex, head: Buffer): void {
     const epoch = Number(message.headers['x-potluck-epoch']);
     const deviceId = String(message.headers['x-potluck-device'] ?? '');
     const fits =
       message.headers.upgrade === PROTOCOL && Number.isSafeInteger(epoch) && /^[0-9a-f]{32}$/.test(deviceId);
-    if (!fits || this.#arrived.length >= MOST_WAITING) {
-      socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+    if (!fits || this.#closed || !this.#options.isMember(deviceId)) {
+      refuseUpgrade(socket, '400 Bad Request');
       return;
     }
     socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`);
     if (head.length > 0) socket.unshift(head);
     tune(socket);
-    const entry: Waiting = { epoch, deviceId, stream: socket };
+    for (const before of this.#arrived.filter(a => a.deviceId === deviceId)) this.#end(before);
+    const { timers, patience } = this.#options;
+    const timer = timers.setTimeout(() => this.#end(entry), patience);
+    const entry: Waiting = { epoch, deviceId, stream: socket, timer };
     socket.on('error', () => this.#drop(entry));
     socket.on('close', () => this.#drop(entry));
     this.#arrived.push(entry);
@@ -52,8 +70,7 @@ export class TensorArrivals {
     milliseconds: number,
     signal: AbortSignal,
   ): Promise<Duplex[]> {
-    for (const old of this.#arrived.filter(a => a.epoch < epoch)) old.stream.destroy();
-    this.#arrived = this.#arrived.filter(a => a.epoch >= epoch);
+    for (const old of this.#arrived.filter(a => a.epoch < epoch)) this.#end(old);
     return new Promise((resolve, reject) => {
       const find = (id: string) => this.#arrived.find(a => a.epoch === epoch && a.deviceId === id);
       const end = () => {
@@ -65,7 +82,7 @@ export class TensorArrivals {
         const found = deviceIds.map(find);
         if (!found.every(entry => entry !== undefined)) return;
         end();
-        this.#arrived = this.#arrived.filter(a => !found.includes(a));
+        for (const entry of found) this.#drop(entry);
         resolve(found.map(entry => entry.stream));
       };
       const aborted = () => {
@@ -84,12 +101,20 @@ export class TensorArrivals {
     });
   }
 
+  /** Closes the streams that wait; others are refused from then on. */
   close(): void {
-    for (const { stream } of this.#arrived) stream.destroy();
-    this.#arrived = [];
+    this.#closed = true;
+    for (const entry of this.#arrived) this.#end(entry);
   }
 
+  #end(entry: Waiting): void {
+    this.#drop(entry);
+    entry.stream.destroy();
+  }
+
+  /** It does not wait any more: it is in a plan, or closed. */
   #drop(entry: Waiting): void {
+    this.#options.timers.clearTimeout(entry.timer);
     this.#arrived = this.#arrived.filter(a => a !== entry);
   }
 }

@@ -8,6 +8,7 @@ import { ExpertCache, leastExpertBytes } from '../window-scheduler/expert-cache.
 import { leastRingBytes, leastWindowBytes, planWindow } from '../window-scheduler/plan-window.ts';
 import type { WindowTile } from '../window-scheduler/tile-runs.ts';
 import { Window } from '../window-scheduler/window.ts';
+import { wholePages } from './memory-account.ts';
 import type { MemoryKeeper, OpenMemory } from './memory-keeper.ts';
 import type { LocalModel } from './model-store.ts';
 import { TIMERS } from './timers.ts';
@@ -94,8 +95,6 @@ export function openTileMemory(options: TileMemoryOptions): TileMemory {
   };
   return { memory, window, experts, kvPages, needs: { ...needs, leastWindow, window: sized } };
 }
-
-const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
 
 function windowTile(model: LocalModel, tile: number): WindowTile {
   const { bytes } = model.manifest.tiles[tile]!;

@@ -75,7 +75,6 @@ export function fakeHost(): FakeHost {
   };
   return {
     version: '1.2.3',
-    allowedHosts: ['kitchen.local'],
     now: () => 5000_900,
     model,
     async models() {

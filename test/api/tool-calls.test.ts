@@ -234,6 +234,7 @@ const post = (fields: object) =>
 
 const deep = (levels: number): object => (levels === 0 ? {} : { a: deep(levels - 1) });
 const assistant = { role: 'assistant', content: null };
+const named = (name: string) => ({ type: 'function', function: { name } });
 const made = { id: 'a', type: 'function', function: { name: 'weather', arguments: '{}' } };
 test.each<[string, string, object]>([
   ['tools[0].type', 'bad_request', { tools: [{ type: 'retrieval', function: {} }] }],
@@ -252,7 +253,24 @@ test.each<[string, string, object]>([
   ['tools', 'bad_request', { tools: Array(129).fill(timeTool) }],
   ['tool_choice', 'bad_request', { tool_choice: 'always' }],
   ['tool_choice', 'bad_request', { tool_choice: 'required', tools: [] }],
-  ['tool_choice', 'bad_request', { tool_choice: { type: 'function', function: { name: 'other' } } }],
+  ['tool_choice', 'bad_request', { tool_choice: named('other') }],
+  ['tool_choice.type', 'bad_request', { tool_choice: { function: { name: 'weather' } } }],
+  ['tool_choice.mode', 'unsupported_parameter', { tool_choice: { ...named('weather'), mode: 'auto' } }],
+  [
+    'tool_choice.function.strict',
+    'unsupported_parameter',
+    { tool_choice: { type: 'function', function: { name: 'weather', strict: true } } },
+  ],
+  [
+    'tools[0].function.constructor',
+    'unsupported_parameter',
+    { tools: [{ type: 'function', function: { name: 'a', constructor: 1 } }] },
+  ],
+  [
+    'messages[0].tool_calls[0].function.output',
+    'unsupported_parameter',
+    { messages: [{ ...assistant, tool_calls: [{ ...made, function: { ...made.function, output: 'x' } }] }] },
+  ],
   ['messages[0].tool_call_id', 'bad_request', { messages: [{ role: 'tool', content: 'x' }] }],
   ['messages[0].content', 'bad_request', { messages: [assistant] }],
   ['messages[0].tool_calls', 'bad_request', { messages: [{ ...assistant, tool_calls: {} }] }],

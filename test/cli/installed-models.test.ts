@@ -65,6 +65,7 @@ test('lists what comes along, what was pulled, what devices received, and downlo
   await mkdir(join(home, 'models', 'broken'));
   await mkdir(join(home, 'downloads', 'home--tiny@main'), { recursive: true });
   await writeFile(join(home, 'downloads', 'home--tiny@main', 'model.safetensors.part'), 'abc');
+  await writeFile(join(home, 'downloads', 'home--tiny@main.lock.1-2'), '');
   const models = await listModels(places());
   const total = pack.manifest.tiles.length;
   expect(models).toMatchObject([
@@ -78,6 +79,28 @@ test('lists what comes along, what was pulled, what devices received, and downlo
   const text = modelsText(models.map((model, i) => ({ ...model, served: i === 0 })));
   expect(text.split('\n')[1]).toMatch(/^potluck-36m +[0-9a-f]{16} .* w4 .* built-in +yes +/);
   expect(text).toMatch(/^broken: there is no manifest.json$/m);
+});
+
+test('a broken model that a device received is named, hides no other, and can be removed', async () => {
+  const device = await addReceived();
+  const broken = 'ab'.repeat(8);
+  await mkdir(join(device, 'models', broken));
+  await writeFile(join(device, 'models', broken, 'manifest.json'), '{"hello": 1}');
+  const received = async () => (await listModels(places())).filter(({ kind }) => kind === 'received');
+  expect(await received()).toMatchObject(
+    [
+      { name: 'potluck-36m', id: pack.id, problem: null },
+      { name: broken, id: broken, tiles: null, problem: expect.stringContaining('manifest.json') },
+    ].sort((a, b) => (a.id < b.id ? -1 : 1)),
+  );
+  expect(await findModelFolder('potluck-36m', places())).toBe(builtIn);
+  expect(await removeModel(broken, places())).toMatchObject([{ kind: 'received' }]);
+  expect(await received()).toMatchObject([{ name: 'potluck-36m', tiles: { here: 2 } }]);
+  await rm(join(device, 'tiles', 'index.txt'));
+  await mkdir(join(device, 'tiles', 'index.txt'));
+  expect(await received()).toMatchObject([
+    { name: 'potluck-36m', problem: expect.stringContaining('index.txt') },
+  ]);
 });
 
 test('a model is found by path, name, id and repository', async () => {

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
+import { BODY_LIMIT } from '../../src/api/read-body.ts';
 import { internalRoutes } from '../../src/daemon/internal-routes.ts';
 import type { Engine } from '../../src/engine/engine.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
@@ -58,10 +59,38 @@ test.each([
   [{ tokens: [1, -2], at: [0], want: 'hash' }, 'tokens.1'],
   [{ tokens: [1], at: [0], want: 'everything' }, 'want'],
   [{ tokens: [1, 2], at: [1], want: 'loss' }, 'no token after it'],
+  [{ tokens: [1], at: [0], want: 'hash', also: 1 }, 'also'],
 ])('%j is refused', async (body, part) => {
   const answer = await post('/potluck/evaluate', body);
   expect(answer.status).toBe(400);
   expect(await answer.text()).toContain(part);
+});
+
+test('a continuation has a limit, and ends when its reader is gone', async () => {
+  const refused = await post('/potluck/generate', { tokens: [1], maxTokens: 2 ** 20 + 1 });
+  expect(refused.status).toBe(400);
+  expect(await refused.text()).toContain('maxTokens');
+  const gone = new AbortController();
+  let ended = false;
+  const endless = {
+    async *generate(_: unknown, signal: AbortSignal) {
+      yield { type: 'token', id: 1 };
+      gone.abort();
+      ended = signal.aborted;
+    },
+  } as unknown as Engine;
+  const body = JSON.stringify({ tokens: [1], maxTokens: 5 });
+  const request = new Request('http://x/potluck/generate', { method: 'POST', body, signal: gone.signal });
+  await routes(() => endless).request(request);
+  expect(ended).toBe(true);
+});
+
+test('a body that is too large is refused with its code', async () => {
+  const answer = await post('/potluck/evaluate', ' '.repeat(BODY_LIMIT + 1));
+  expect(answer.status).toBe(413);
+  expect(await answer.json()).toMatchObject({
+    error: { code: 'BODY_TOO_LARGE', message: expect.stringContaining('over') },
+  });
 });
 
 test('a device that is no hub says whom to ask', async () => {

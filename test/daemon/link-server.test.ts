@@ -5,6 +5,7 @@ import { afterEach, expect, test } from 'vitest';
 import { httpGetter } from '../../src/daemon/http-get.ts';
 import { type LinkServer, openLinkServer } from '../../src/daemon/link-server.ts';
 import { TensorArrivals } from '../../src/daemon/tensor-links.ts';
+import { TIMERS } from '../../src/daemon/timers.ts';
 import { PATIENCE, type TransferPatience, transferMilliseconds } from '../../src/daemon/transfer-deadline.ts';
 import type { PotluckError } from '../../src/errors/errors.ts';
 
@@ -24,7 +25,7 @@ async function serve(patience: TransferPatience) {
   const server: LinkServer = await openLinkServer({
     port: 0,
     patience,
-    arrivals: new TensorArrivals(),
+    arrivals: new TensorArrivals({ isMember: () => true, timers: TIMERS, patience: 60_000 }),
     readers: {
       readTile: (sha256, memory) =>
         sha256.startsWith('c') ? hung : Promise.resolve(memory(sha256.startsWith('b') ? 4096 : LARGE)),
@@ -105,6 +106,35 @@ test('reads that never end do not keep their turns', async () => {
   for (const reason of await Promise.all(asked)) expect(String(reason)).toMatch(/500|DEADLINE/);
 });
 
+/** Asks for an upgrade; the socket closes only when it is told to. */
+function upgrade(port: number, where: string): Socket {
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  open.push(() => socket.destroy());
+  socket.on('error', () => undefined);
+  socket.write(`GET ${where} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n`);
+  return socket;
+}
+
+test.each([
+  ['/potluck/tensor', '400 Bad Request'],
+  ['/nothing', '404 Not Found'],
+])('a peer that resets or keeps a refused upgrade of %s does no harm', async (where, status) => {
+  const { port } = await serve(PATIENCE);
+  for (let i = 0; i < 50; i++) {
+    const socket = upgrade(port, where);
+    await once(socket, i % 2 === 0 ? 'data' : 'connect');
+    socket.resetAndDestroy();
+  }
+  const kept = upgrade(port, where);
+  const closed = new Promise(resolve => kept.once('close', resolve));
+  const [answer] = await once(kept, 'data');
+  expect(String(answer)).toContain(status);
+  const writing = setInterval(() => kept.write('x'), 5);
+  await closed;
+  clearInterval(writing);
+  expect(await fetched(port, 'b')).toBe(4096);
+});
+
 test('many that ask at once all get their turn', async () => {
   const { port } = await serve(PATIENCE);
   const all = Array.from({ length: 20 }, () => fetched(port, 'b'));
@@ -142,6 +172,28 @@ test('a device that gives a byte now and then is given up', async () => {
   await expect(all()).rejects.toMatchObject({
     code: 'DEVICE_LOST',
     message: expect.stringContaining('the rest did not come within'),
+  });
+});
+
+test.each(['reset', 'abort'])('a transfer that ends in the middle (%s) is a lost device', async how => {
+  const gone = new AbortController();
+  const server: Server = createServer((_, response) => {
+    response.writeHead(200, { 'content-length': '100000' });
+    response.write('x');
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  open.push(() => server.close());
+  open.push(() => server.closeAllConnections());
+  const { port } = server.address() as AddressInfo;
+  const body = await httpGetter('127.0.0.1', port, PATIENCE)(path('a'), gone.signal);
+  const all = async () => {
+    for await (const _ of body)
+      if (how === 'reset') server.closeAllConnections();
+      else gone.abort();
+  };
+  await expect(all()).rejects.toMatchObject({
+    code: 'DEVICE_LOST',
+    message: expect.stringContaining(`${path('a')} from 127.0.0.1:${port}: `),
   });
 });
 

@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, rename, rm, truncate } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -42,6 +42,21 @@ async function open(model: string): Promise<ModelStore> {
 
 const names = (of: ModelStore) => of.packs.map(({ manifest }) => manifest.name);
 const add = (name: string, as = name) => cp(join(root, name), join(folder, as), { recursive: true });
+
+test('a pack that was replaced in its folder is opened anew, and one that was replaced by a broken one is gone', async () => {
+  const opened = await open(join(root, 'alder'));
+  await add('alder', 'one');
+  expect(await opened.look()).toBe(true);
+  await rm(join(folder, 'one'), { recursive: true });
+  await add('birch', 'one');
+  expect(await opened.look()).toBe(true);
+  expect(names(opened)).toEqual(['alder', 'birch']);
+  expect(await opened.look()).toBe(false);
+  await writeFile(join(folder, 'one', 'manifest.json'), '{}');
+  expect(await opened.look()).toBe(true);
+  expect(names(opened)).toEqual(['alder']);
+  expect(opened.notes).toEqual([expect.stringContaining('manifest.json')]);
+});
 
 test("the model's own pack is first; packs of the folder come and go", async () => {
   const alder = join(root, 'alder');

@@ -1,16 +1,20 @@
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { dialTensorLink, TensorArrivals } from '../../src/daemon/tensor-links.ts';
+import { ManualTimers } from '../allreduce/manual-timers.ts';
 
 const never = new AbortController().signal;
 const id = (digit: string) => digit.repeat(32);
 let server: Server;
 let arrivals: TensorArrivals;
+let timers: ManualTimers;
 let hub: { host: string; linkPort: number };
 
 beforeEach(async () => {
-  arrivals = new TensorArrivals();
+  timers = new ManualTimers();
+  arrivals = new TensorArrivals({ isMember: of => of !== id('f'), timers, patience: 1000 });
   server = createServer();
   server.on('upgrade', (request, socket, head) => arrivals.accept(request, socket, head));
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
@@ -53,6 +57,40 @@ test('a stream of an older plan is closed', async () => {
   old.resume();
   await expect(arrivals.collect(2, [id('a')], 50, never)).rejects.toMatchObject({ code: 'DEVICE_LOST' });
   await closed;
+});
+
+const closed = (stream: Socket) => {
+  stream.resume();
+  return once(stream, 'close');
+};
+
+test('a stream that no plan asks for is closed, and one in a plan stays', async () => {
+  const unwanted = await dialTensorLink(hub, 9, id('a'), 1000, never);
+  const wanted = await dialTensorLink(hub, 9, id('b'), 1000, never);
+  const [stream] = await arrivals.collect(9, [id('b')], 1000, never);
+  timers.advance(1000);
+  await closed(unwanted);
+  stream!.write('still here');
+  expect(String(await new Promise(resolve => wanted.once('data', resolve)))).toBe('still here');
+  expect(timers.pending).toBe(0);
+  wanted.destroy();
+});
+
+test('a device has one stream on its way, the last that it opened', async () => {
+  const first = await dialTensorLink(hub, 4, id('a'), 1000, never);
+  const second = await dialTensorLink(hub, 5, id('a'), 1000, never);
+  await closed(first);
+  expect(await arrivals.collect(5, [id('a')], 1000, never)).toHaveLength(1);
+  second.destroy();
+});
+
+test('strangers are refused, and everyone once it is closed', async () => {
+  const refused = { code: 'DEVICE_LOST', message: expect.stringContaining('400') };
+  await expect(dialTensorLink(hub, 1, id('f'), 1000, never)).rejects.toMatchObject(refused);
+  const waiting = await dialTensorLink(hub, 1, id('a'), 1000, never);
+  arrivals.close();
+  await closed(waiting);
+  await expect(dialTensorLink(hub, 1, id('a'), 1000, never)).rejects.toMatchObject(refused);
 });
 
 test('a request without a device is refused', async () => {

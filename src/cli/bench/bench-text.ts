@@ -56,7 +56,7 @@ function measurementLines({ measured, limit, ratio, unit, spread }: Measurement)
 }
 
 /** 0.123, 12.3, 1230, 12.3 G. */
-export function formatRate(value: number): string {
+function formatRate(value: number): string {
   if (value >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
   if (value >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
   return value >= 100 ? value.toFixed(0) : value.toPrecision(3);

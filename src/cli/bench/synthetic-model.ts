@@ -30,15 +30,15 @@ export interface SyntheticModelOptions {
 }
 
 /** Text file with the shapes that have a name. */
-export const shapesFile = (): string => join(projectRoot(), 'models', 'shapes.txt');
+const shapesFile = (): string => join(projectRoot(), 'models', 'shapes.txt');
 
-export async function namedShape(name: string): Promise<NamedShape> {
+async function namedShape(name: string): Promise<NamedShape> {
   const file = shapesFile();
   return findShape(parseShapes(await fileSystem.readFile(file, 'utf8'), file), name);
 }
 
 /** The synthetic pack of a shape: the one that is there, else it is written. Rejects with BAD_OPTION or DISK_WRITE. */
-export async function syntheticModel(options: SyntheticModelOptions): Promise<PackFolder> {
+async function syntheticModel(options: SyntheticModelOptions): Promise<PackFolder> {
   const shape = await namedShape(options.shape);
   const storedLayers = options.storedLayers ?? shape.config.shape.layers;
   const wanted = { shape, seed: options.seed, storedLayers };

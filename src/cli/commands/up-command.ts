@@ -56,7 +56,7 @@ export function addUpCommand(program: Command): void {
     .option('--port <port>', 'port of the API', text => parsePort('--port', text), DEFAULT_API_PORT)
     .option(
       '--host <address>',
-      'address the API listens on; 0.0.0.0 lets other machines chat, too',
+      'address the API listens on; 0.0.0.0 lets other machines chat, too, by its IP address',
       '127.0.0.1',
     )
     .option('--link-port <port>', 'port other devices connect to (default: the one after --port)', text =>

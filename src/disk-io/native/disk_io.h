@@ -4,7 +4,7 @@
 
 namespace potluck {
 
-// Adds createReader, closeReader, openFile, closeFile, readTile, crc32c and crc32cVariants to `exports`.
+// Adds createReader, closeReader, openFile, closeFile, readRun, readCached, crc32c and crc32cVariants to `exports`.
 bool register_disk_io(napi_env env, napi_value exports);
 
 }  // namespace potluck
