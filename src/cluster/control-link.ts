@@ -1,8 +1,8 @@
 import { Buffer } from 'node:buffer';
+import { Heartbeat } from '../allreduce/heartbeat.ts';
 import type { Timers } from '../discovery/timers.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from './device.ts';
-import { Heartbeat } from './heartbeat.ts';
 import { MAX_MESSAGE_BYTES, type Message, messageText, parseGreeting, parseMessage } from './messages.ts';
 
 /** The part of a WebSocket (of `ws`) that a link uses; it is open when it comes here, and no message was lost. */
@@ -21,6 +21,9 @@ export interface WebSocketLike {
 const MOST_BUFFERED = 8 * MAX_MESSAGE_BYTES;
 /** Most requests that wait for a reply. */
 const MOST_REQUESTS = 64;
+const HEARTBEAT_MS = 500;
+/** A device that was not heard for this long is lost. */
+const SILENCE_MS = 3000;
 const HELLO_MS = 5000;
 /** After close() the other side has this long to close too. */
 const CLOSE_MS = 1000;
@@ -81,6 +84,8 @@ export class ControlLink {
     const { socket, timers } = options;
     this.#heartbeat = new Heartbeat({
       timers,
+      interval: HEARTBEAT_MS,
+      silence: SILENCE_MS,
       ping: n => this.send({ type: 'ping', n }),
       lost: silence =>
         this.close(new PotluckError('DEVICE_LOST', `${this.#who()} has not answered for ${silence} ms.`)),
@@ -222,6 +227,7 @@ export class ControlLink {
       const opened = { ...hello.device, host: hello.device.host || this.remoteHost };
       this.#device = opened;
       this.#heartbeat.start();
+      this.#heartbeat.ping();
       this.#options.opened(this, opened);
     }
   }

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 
 /** Version of the control protocol; devices that speak another one do not join. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 const wholeNumber = (least: number, most: number) =>
   v.pipe(v.number(), v.safeInteger(), v.minValue(least), v.maxValue(most));
