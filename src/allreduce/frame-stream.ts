@@ -58,7 +58,8 @@ export class FrameStream {
       silence: SILENCE_MS,
       firstSilence,
       ping: () => this.#sendAlive(),
-      lost: silence => this.#lose(this.#gone(`nothing came on its tensor stream for ${silence} ms`)),
+      lost: silence =>
+        this.#lose(this.#gone(`nothing came on its tensor stream for ${Math.round(silence / 1000)} s`)),
     });
     // Errors stay listened to after the end: a destroyed socket may still report one.
     stream.on('error', error => this.#lose(this.#gone(`the connection broke: ${error.message}`)));
