@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { fetchStatus } from './api-client.ts';
 import { DeviceWatch } from './device-watch.ts';
 import { printError } from './print-error.ts';
@@ -28,21 +28,34 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     if (child) createInterface({ input: process.stdin }).once('close', resolve);
   });
   const daemon = await startDaemon(options);
-  if (remember) rememberModel(options.dataFolder, options.model);
-  if (child) {
-    const { apiUrl, linkPort, deviceId } = daemon;
-    process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
-  } else {
-    process.stdout.write(greeting(daemon, options));
-  }
-  const watch = child ? null : watchDevices(daemon);
+  let watch: { stop(): void } | null = null;
   try {
+    if (remember) rememberOrSay(options);
+    if (child) {
+      const { apiUrl, linkPort, deviceId } = daemon;
+      process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
+    } else {
+      process.stdout.write(greeting(daemon, options));
+      watch = watchDevices(daemon);
+    }
     await Promise.race([daemon.finished, stopAsked]);
     if (!child) process.stdout.write('Stopping.\n');
   } finally {
     watch?.stop();
     // A stopped daemon has closed everything; standard input of a child may still be open.
     await daemon.stop().finally(() => process.stdin.destroy());
+  }
+}
+
+/** A full disk is no reason not to serve. */
+function rememberOrSay({ dataFolder, model }: DaemonOptions): void {
+  try {
+    rememberModel(dataFolder, model);
+  } catch (error) {
+    const reason = asPotluckError(error).message;
+    process.stderr.write(
+      `This model is served, but not remembered: give --model again at the next start (${reason}).\n`,
+    );
   }
 }
 
