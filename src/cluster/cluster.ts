@@ -205,6 +205,7 @@ export class Cluster {
       this.#options.discovery?.note(),
       isHub ? this.#coordinator.trouble?.message : null,
       ...this.#reach.notes,
+      ...this.#members.notes,
     ];
     return {
       cluster: this.#options.clusterName,

@@ -32,8 +32,8 @@ const CLOSE_PROTOCOL = 1002;
 const CLOSE_NORMAL = 1000;
 
 /** Why this side does not want a link, so that dialing again soon is of no use: it leads to this device itself, to another
- *  cluster or version, or there are too many links. */
-export type Refusal = 'self' | 'foreign' | 'full';
+ *  cluster or version, there are too many links, or another device has the identity of this one. */
+export type Refusal = 'self' | 'foreign' | 'full' | 'twin';
 
 /** Why a link ended. `refusal`: null where it broke, or the other side closed it. */
 export interface LinkEnd {
@@ -94,8 +94,11 @@ export class ControlLink {
     socket.on('error', error => this.#finish(this.#lost(error.message)));
     socket.on('close', (code, reason) => {
       timers.clearTimeout(this.#closeTimer);
+      const why = Buffer.isBuffer(reason) ? reason.toString() : '';
       this.#finish(
-        this.#lost(`the link was closed (${code} ${Buffer.isBuffer(reason) ? reason.toString() : ''})`),
+        why === 'IDENTITY_TAKEN'
+          ? this.#twin(`${this.#who()} has a link to another device with the identity of this one`)
+          : this.#lost(`the link was closed (${code} ${why})`),
       );
     });
     this.#helloTimer = timers.setTimeout(
@@ -187,6 +190,12 @@ export class ControlLink {
     return { error: new PotluckError('DEVICE_LOST', `${this.#who()} is gone: ${why}.`), refusal: null };
   }
 
+  #twin(what: string): LinkEnd {
+    const advice = 'Stop this one, delete device.json in its data folder, and start it again.';
+    const message = `${what}: the data folder of one was copied. ${advice}`;
+    return { error: new PotluckError('IDENTITY_TAKEN', message), refusal: 'twin' };
+  }
+
   #receive(data: unknown, isBinary: boolean): void {
     if (this.#end !== null) return;
     try {
@@ -209,7 +218,12 @@ export class ControlLink {
     const greeting = parseGreeting(text);
     if (!this.dialed) this.#sendHello();
     const { device } = greeting;
-    if (device.id === self.id) {
+    if (device.id === self.id && device.startedAt !== self.startedAt) {
+      const { error, refusal } = this.#twin(
+        `${device.name} at ${this.remoteHost} has the identity of this device`,
+      );
+      this.close(error, refusal);
+    } else if (device.id === self.id) {
       this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), 'self');
     } else if (greeting.cluster !== cluster) {
       const reason = `${device.name} at ${this.remoteHost} is in cluster ${greeting.cluster}, this device in ${cluster}.`;

@@ -81,6 +81,7 @@ const greetingSchema = v.object({
   device: v.object({
     id: deviceIdSchema,
     name: v.pipe(v.string(), v.maxLength(64)),
+    startedAt: whole,
   }),
 });
 
