@@ -142,7 +142,7 @@ export class ModelStore {
   }
 
   /** Where a tile lies, of whatever model. */
-  locate(sha256: string): { path: string; offset: number; bytes: number } | undefined {
+  locate(sha256: string): { path: string; offset: number; bytes: number; crc32c: number } | undefined {
     const cached = this.cache.locate(sha256);
     if (cached) return cached;
     for (const pack of this.#packs.values()) {
@@ -250,7 +250,7 @@ export class ModelStore {
     await this.cache.remove([hash], true);
     await fetchTiles(
       [{ hash, bytes }],
-      path => get(path, signal),
+      path => get(`${path}/own`, signal),
       this.cache,
       () => undefined,
       signal,
