@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer';
 import { Heartbeat } from '../allreduce/heartbeat.ts';
 import type { Timers } from '../discovery/timers.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { printable } from '../errors/printable.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from './device.ts';
 import { MAX_MESSAGE_BYTES, type Message, messageText, parseGreeting, parseMessage } from './messages.ts';
 
@@ -94,7 +95,7 @@ export class ControlLink {
     socket.on('error', error => this.#finish(this.#lost(error.message)));
     socket.on('close', (code, reason) => {
       timers.clearTimeout(this.#closeTimer);
-      const why = Buffer.isBuffer(reason) ? reason.toString() : '';
+      const why = Buffer.isBuffer(reason) ? printable(reason.toString()) : '';
       this.#finish(
         why === 'IDENTITY_TAKEN'
           ? this.#twin(`${this.#who()} has a link to another device with the identity of this one`)
