@@ -69,7 +69,7 @@ export class HubReach {
       const failure = this.#lost.current.find(({ deviceId }) => deviceId === member.id);
       if (failure !== undefined && failure.count > 1)
         return [
-          `The link to ${label} was lost ${failure.count} times: this device goes on without it until it stands for a while. Look at the network between the two.`,
+          `The link to ${label} breaks again and again: this device does not follow it until the link has stood for a while. Look at the network between the two.`,
         ];
       if (!this.#isAstray(member.id)) return [];
       const hubId = member.state?.hubId ?? '';

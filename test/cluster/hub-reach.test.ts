@@ -60,7 +60,7 @@ it('follows a device whose link breaks again and again only when it has stood fo
     timers.advance(n === 1 ? 500 : 5000);
     expect(reach.mayBeHub(idOf(2))).toBe(n <= 4);
   }
-  expect(reach.notes).toEqual([expect.stringContaining('device-2 (00000000) was lost 7 times')]);
+  expect(reach.notes).toEqual([expect.stringContaining('device-2 (00000000) breaks again and again')]);
   reach.update();
   // who follows it is of no more use
   timers.advance(10_000);
