@@ -1,4 +1,5 @@
 import { ERRORS, type ErrorCode, type PotluckError } from '../errors/errors.ts';
+import { printable } from '../errors/printable.ts';
 import { OutgoingFrame } from './frame.ts';
 
 /** Payload of a FAIL frame: code length u16, message length u16 (bytes), code, message, zeros to a multiple of 4. */
@@ -32,7 +33,7 @@ export function decodeFail(payload: Buffer): { code: ErrorCode; message: string 
   if (codeBytes > MOST_CODE_BYTES || messageBytes > MOST_MESSAGE_BYTES) return undefined;
   if (Math.ceil(used / 4) * 4 !== payload.length) return undefined;
   const code = payload.toString('latin1', PREFIX_BYTES, PREFIX_BYTES + codeBytes);
-  const message = payload.toString('utf8', PREFIX_BYTES + codeBytes, used);
+  const message = printable(payload.toString('utf8', PREFIX_BYTES + codeBytes, used));
   return { code: Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : 'INTERNAL', message };
 }
 

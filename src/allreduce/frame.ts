@@ -17,8 +17,16 @@ export const TOTAL = 3;
 export const LOGITS = 4;
 /** Either way: the pass is over, with an error. */
 export const FAIL = 5;
+/** Either way, now and then: this side is there, and the stream goes through. */
+export const ALIVE = 6;
 
-export type FrameType = typeof PASS | typeof PARTIAL | typeof TOTAL | typeof LOGITS | typeof FAIL;
+export type FrameType =
+  | typeof PASS
+  | typeof PARTIAL
+  | typeof TOTAL
+  | typeof LOGITS
+  | typeof FAIL
+  | typeof ALIVE;
 
 export const FRAME_NAMES: Readonly<Record<FrameType, string>> = {
   [PASS]: 'PASS',
@@ -26,6 +34,7 @@ export const FRAME_NAMES: Readonly<Record<FrameType, string>> = {
   [TOTAL]: 'TOTAL',
   [LOGITS]: 'LOGITS',
   [FAIL]: 'FAIL',
+  [ALIVE]: 'ALIVE',
 };
 
 export interface FrameHeader {

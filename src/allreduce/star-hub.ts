@@ -100,6 +100,7 @@ class Spoke {
       device: spoke.id,
       stream: spoke.stream,
       epoch: options.epoch,
+      timers: options.timers,
       limits: {
         [PARTIAL]: partialBytes,
         [LOGITS]: options.maxLogitRows * logits.columns * 4,

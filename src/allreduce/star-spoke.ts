@@ -23,6 +23,9 @@ import { gatherLogits, type LogitColumns } from './logit-columns.ts';
 import { type DecodedPass, decodePass, mostPassBytes, type PassLimits } from './pass-payload.ts';
 import { DEFAULT_DEADLINE } from './star-hub.ts';
 
+/** The hub uses a stream once all spokes of the plan have connected, or closes it. */
+const HUB_BEGINS_MS = 90_000;
+
 export interface StarSpokeOptions extends PassLimits {
   readonly epoch: number;
   /** Id of the hub, for messages. */
@@ -126,6 +129,8 @@ class Spoke implements StarSpoke {
       device: options.hub,
       stream: options.stream,
       epoch: options.epoch,
+      timers: options.timers,
+      firstSilence: HUB_BEGINS_MS,
       limits: { [PASS]: mostPassBytes(options), [TOTAL]: partialBytes, [FAIL]: MOST_FAIL_BYTES },
       maxBacklog: 2 * (partialBytes + options.maxLogitRows * this.#logits.columns * 4) + (64 << 10),
       sink: { begin: header => this.#beginFrame(header), end: header => this.#endFrame(header) },

@@ -2,7 +2,7 @@ import { networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import type { DaemonOptions, RunningDaemon } from '../daemon/options.ts';
 import { interfaceAddresses } from '../discovery/interface-addresses.ts';
-import { PotluckError } from '../errors/errors.ts';
+import { asPotluckError, PotluckError } from '../errors/errors.ts';
 import { DeviceWatch } from './device-watch.ts';
 import { greeting } from './greeting.ts';
 import { goOnWithoutOutput } from './lost-output.ts';
@@ -35,21 +35,34 @@ export async function up(options: DaemonOptions, child: boolean, remember: boole
     process.stdin.destroy();
     throw error;
   });
-  if (remember) rememberModel(options.dataFolder, options.model);
-  if (child) {
-    const { apiUrl, linkPort, deviceId } = daemon;
-    process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
-  } else {
-    process.stdout.write(greeting(daemon, options, interfaceAddresses(networkInterfaces(), false)));
-  }
-  const watch = child ? null : watchDevices(daemon);
+  let watch: { stop(): void } | null = null;
   try {
+    if (remember) rememberOrSay(options);
+    if (child) {
+      const { apiUrl, linkPort, deviceId } = daemon;
+      process.stdout.write(`${JSON.stringify({ apiUrl, linkPort, deviceId } satisfies Announcement)}\n`);
+    } else {
+      process.stdout.write(greeting(daemon, options, interfaceAddresses(networkInterfaces(), false)));
+      watch = watchDevices(daemon);
+    }
     await Promise.race([daemon.finished, stopAsked]);
     if (!child) process.stdout.write('Stopping.\n');
   } finally {
     watch?.stop();
     // A stopped daemon has closed everything; standard input of a child may still be open.
     await daemon.stop().finally(() => process.stdin.destroy());
+  }
+}
+
+/** A full disk is no reason not to serve. */
+function rememberOrSay({ dataFolder, model }: DaemonOptions): void {
+  try {
+    rememberModel(dataFolder, model);
+  } catch (error) {
+    const reason = asPotluckError(error).message;
+    process.stderr.write(
+      `This model is served, but not remembered: give --model again at the next start (${reason}).\n`,
+    );
   }
 }
 

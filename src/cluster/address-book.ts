@@ -83,10 +83,11 @@ export class AddressBook {
     address.failures = 0;
   }
 
-  /** The link to `id` ended: its addresses are dialed again. */
-  lost(id: string): void {
+  /** The link to `id` ended: its addresses are dialed again; `refused`: it ended for a reason that stays. */
+  lost(id: string, refused: boolean): void {
     for (const address of this.#addresses.values()) {
-      if (address.id === id && address.phase === 'idle') this.#dialIn(address, FIRST_RETRY_MS);
+      if (address.id === id && address.phase === 'idle')
+        this.#dialIn(address, refused ? REFUSED_RETRY_MS : FIRST_RETRY_MS);
     }
   }
 

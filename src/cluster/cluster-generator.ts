@@ -21,8 +21,6 @@ export interface ClusterGeneratorOptions {
 const PATIENCE_MS = 60_000;
 /** An answer whose events nobody takes for this long is ended: it holds places that others wait for. */
 export const UNREAD_MS = 60_000;
-/** Times that an answer may move to another hub without a token in between; a wait for a model's turn moves it, too. */
-const MOST_MOVES = 16;
 /** Before the same hub is asked again. */
 const PAUSE_MS = 250;
 /** The hub or the plan is gone: another one continues from the tokens so far. */
@@ -52,7 +50,7 @@ export class ClusterGenerator implements Generator {
     const { timers } = this.#options;
     const generated = [...request.generated];
     let deadline = timers.now() + PATIENCE_MS;
-    let moves = 0;
+    let mayWaitAnew = true;
     while (!signal.aborted) {
       const route = this.#options.route();
       let error = new PotluckError('NOT_READY', 'The cluster has no hub. Look at: potluck status');
@@ -62,7 +60,7 @@ export class ClusterGenerator implements Generator {
           for await (const event of route.generate({ ...request, generated }, watch.signal)) {
             if (event.type === 'token') generated.push(event.id);
             deadline = timers.now() + PATIENCE_MS;
-            moves = 0;
+            mayWaitAnew = true;
             if (event.type === 'finish') return yield event;
             watch.gives();
             yield event;
@@ -81,8 +79,11 @@ export class ClusterGenerator implements Generator {
         yield { type: 'finish', reason: 'length' };
         return;
       }
-      if (route !== null && this.#hubId() !== route.hubId && ++moves <= MOST_MOVES)
+      // it may have waited long for its model's turn; but hubs that come and go do not keep a reader waiting for ever
+      if (route !== null && this.#hubId() !== route.hubId && mayWaitAnew) {
+        mayWaitAnew = false;
         deadline = timers.now() + PATIENCE_MS;
+      }
       if (timers.now() >= deadline) throw error;
       await this.#pause(route, signal);
     }

@@ -9,6 +9,7 @@ import type { WebSocketLike } from './control-link.ts';
 import { Coordinator } from './coordinator.ts';
 import type { DeviceInfo } from './device.ts';
 import { type Candidate, electHub } from './election.ts';
+import { HubReach } from './hub-reach.ts';
 import { type Member, Members } from './members.ts';
 import { MAX_KNOWN_PEERS, type Message, type MessageOf } from './messages.ts';
 import { betterChoice, type ClusterModel, type ModelChoice, modelsOf } from './model-choice.ts';
@@ -41,6 +42,7 @@ export class Cluster {
   readonly #options: ClusterOptions;
   #self: DeviceInfo;
   readonly #members: Members;
+  readonly #reach: HubReach;
   readonly #holder: PlanHolder;
   readonly #coordinator: Coordinator;
   readonly #spoke: SpokeRole;
@@ -79,6 +81,12 @@ export class Cluster {
       left: (member, error) => this.#left(member, error),
       changed,
       received: (member, message) => this.#received(member, message),
+    });
+    this.#reach = new HubReach({
+      selfId: options.self.id,
+      timers,
+      members: () => this.#members.all,
+      changed,
     });
     this.#coordinator = new Coordinator({
       self: () => this.#self,
@@ -129,9 +137,10 @@ export class Cluster {
     return this.#queue.hold(work, signal);
   }
 
-  /** What this device and those that it is linked to hold completely. */
+  /** What this device and those that it may follow hold completely. */
   models(): ClusterModel[] {
-    return modelsOf([this.#self, ...this.#members.all.filter(m => !m.leaving).map(m => m.device)]);
+    const others = this.#members.all.filter(m => !m.leaving && this.#reach.mayBeHub(m.id));
+    return modelsOf([this.#self, ...others.map(m => m.device)]);
   }
 
   /** Begins to look for other devices, and to be one. */
@@ -192,7 +201,12 @@ export class Cluster {
     const isHub = this.#isHub();
     const plan = isHub ? this.#coordinator.serving : active?.hubId === this.#hubId ? active : null;
     const next = this.#nextPlan();
-    const notes = [this.#options.discovery?.note(), isHub ? this.#coordinator.trouble?.message : null];
+    const notes = [
+      this.#options.discovery?.note(),
+      isHub ? this.#coordinator.trouble?.message : null,
+      ...this.#reach.notes,
+      ...this.#members.notes,
+    ];
     return {
       cluster: this.#options.clusterName,
       selfId: this.#self.id,
@@ -227,6 +241,7 @@ export class Cluster {
     if (leave && this.#phase === 'running') await this.#leave();
     this.#phase = 'stopped';
     this.#coordinator.stop();
+    this.#reach.stop();
     this.#serveGenerate.stop();
     this.#queue.stop();
     this.#holder.abandon();
@@ -291,6 +306,7 @@ export class Cluster {
     this.#refreshing = true;
     while (this.#refreshAgain) {
       this.#refreshAgain = false;
+      this.#reach.update();
       for (const { state } of this.#members.all)
         this.#choice = betterChoice(this.#choice, state?.choice ?? null);
       this.#elect();
@@ -327,12 +343,17 @@ export class Cluster {
     this.#options.host.log.info(hubId === null ? 'No device can be hub.' : `The hub is ${name}.`);
   }
 
+  /** Before its first word nobody knows whether a device claims. */
+  #mayBeHub({ id, state, leaving }: Member): boolean {
+    return state !== null && !leaving && this.#reach.mayBeHub(id);
+  }
+
   /** The chosen model where a device that may be hub holds it; null: any hub serves its own first one. */
   #wantedModel(): string | null {
     const modelId = this.#choice?.modelId;
     const mayBeHub = [
       ...(this.#phase === 'running' ? [this.#self] : []),
-      ...this.#members.all.filter(m => m.state !== null && !m.leaving).map(m => m.device),
+      ...this.#members.all.filter(m => this.#mayBeHub(m)).map(m => m.device),
     ];
     return modelId !== undefined && mayBeHub.some(device => holds(device, modelId)) ? modelId : null;
   }
@@ -367,13 +388,12 @@ export class Cluster {
       hubId: this.#hubId,
       clusterSize: this.#coordinator.size,
     };
-    const others = this.#members.all.map(({ id, device, state, leaving }) => ({
-      id,
-      startedAt: device.startedAt,
-      // before its first word nobody knows whether it claims
-      electable: state !== null && !leaving && canServe(device),
-      hubId: state?.hubId ?? null,
-      clusterSize: state?.clusterSize ?? 0,
+    const others = this.#members.all.map(member => ({
+      id: member.id,
+      startedAt: member.device.startedAt,
+      electable: this.#mayBeHub(member) && canServe(member.device),
+      hubId: member.state?.hubId ?? null,
+      clusterSize: member.state?.clusterSize ?? 0,
     }));
     return [self, ...others];
   }
@@ -386,6 +406,7 @@ export class Cluster {
   #left(member: Member, error: PotluckError): void {
     if (this.#phase === 'stopped') return;
     const wasHub = member.id === this.#hubId;
+    this.#reach.lost(member, error);
     this.#coordinator.memberLeft(member, error);
     this.#serveGenerate.memberLeft(member);
     this.#remoteStreams.memberLeft(member, error);

@@ -1,8 +1,9 @@
 import { Buffer } from 'node:buffer';
+import { Heartbeat } from '../allreduce/heartbeat.ts';
 import type { Timers } from '../discovery/timers.ts';
 import { asPotluckError, PotluckError } from '../errors/errors.ts';
+import { printable } from '../errors/printable.ts';
 import { type DeviceInfo, PROTOCOL_VERSION } from './device.ts';
-import { Heartbeat } from './heartbeat.ts';
 import { MAX_MESSAGE_BYTES, type Message, messageText, parseGreeting, parseMessage } from './messages.ts';
 
 /** The part of a WebSocket (of `ws`) that a link uses; it is open when it comes here, and no message was lost. */
@@ -21,6 +22,9 @@ export interface WebSocketLike {
 const MOST_BUFFERED = 8 * MAX_MESSAGE_BYTES;
 /** Most requests that wait for a reply. */
 const MOST_REQUESTS = 64;
+const HEARTBEAT_MS = 500;
+/** A device that was not heard for this long is lost. */
+const SILENCE_MS = 3000;
 const HELLO_MS = 5000;
 /** After close() the other side has this long to close too. */
 const CLOSE_MS = 1000;
@@ -29,8 +33,8 @@ const CLOSE_PROTOCOL = 1002;
 const CLOSE_NORMAL = 1000;
 
 /** Why this side does not want a link, so that dialing again soon is of no use: it leads to this device itself, to another
- *  cluster or version, or there are too many links. */
-export type Refusal = 'self' | 'foreign' | 'full';
+ *  cluster or version, there are too many links, or another device has the identity of this one. */
+export type Refusal = 'self' | 'foreign' | 'full' | 'twin';
 
 /** Why a link ended. `refusal`: null where it broke, or the other side closed it. */
 export interface LinkEnd {
@@ -81,6 +85,8 @@ export class ControlLink {
     const { socket, timers } = options;
     this.#heartbeat = new Heartbeat({
       timers,
+      interval: HEARTBEAT_MS,
+      silence: SILENCE_MS,
       ping: n => this.send({ type: 'ping', n }),
       lost: silence =>
         this.close(
@@ -91,8 +97,11 @@ export class ControlLink {
     socket.on('error', error => this.#finish(this.#lost(error.message)));
     socket.on('close', (code, reason) => {
       timers.clearTimeout(this.#closeTimer);
+      const why = Buffer.isBuffer(reason) ? printable(reason.toString()) : '';
       this.#finish(
-        this.#lost(`the link was closed (${code} ${Buffer.isBuffer(reason) ? reason.toString() : ''})`),
+        why === 'IDENTITY_TAKEN'
+          ? this.#twin(`${this.#who()} has a link to another device with the identity of this one`)
+          : this.#lost(`the link was closed (${code} ${why})`),
       );
     });
     this.#helloTimer = timers.setTimeout(
@@ -184,6 +193,12 @@ export class ControlLink {
     return { error: new PotluckError('DEVICE_LOST', `${this.#who()} is gone: ${why}.`), refusal: null };
   }
 
+  #twin(what: string): LinkEnd {
+    const advice = 'Stop this one, delete device.json in its data folder, and start it again.';
+    const message = `${what}: the data folder of one was copied. ${advice}`;
+    return { error: new PotluckError('IDENTITY_TAKEN', message), refusal: 'twin' };
+  }
+
   #receive(data: unknown, isBinary: boolean): void {
     if (this.#end !== null) return;
     try {
@@ -206,7 +221,12 @@ export class ControlLink {
     const greeting = parseGreeting(text);
     if (!this.dialed) this.#sendHello();
     const { device } = greeting;
-    if (device.id === self.id) {
+    if (device.id === self.id && device.startedAt !== self.startedAt) {
+      const { error, refusal } = this.#twin(
+        `${device.name} at ${this.remoteHost} has the identity of this device`,
+      );
+      this.close(error, refusal);
+    } else if (device.id === self.id) {
       this.close(new PotluckError('PROTOCOL', `${this.remoteHost} is this device itself.`), 'self');
     } else if (greeting.cluster !== cluster) {
       const reason = `${device.name} at ${this.remoteHost} is in cluster ${greeting.cluster}, this device in ${cluster}.`;
@@ -224,6 +244,7 @@ export class ControlLink {
       const opened = { ...hello.device, host: hello.device.host || this.remoteHost };
       this.#device = opened;
       this.#heartbeat.start();
+      this.#heartbeat.ping();
       this.#options.opened(this, opened);
     }
   }

@@ -137,7 +137,9 @@ export class Coordinator {
   receive(member: Member, message: Message): boolean {
     if (this.#attempt?.receive(member, message)) return true;
     if (message.type === 'plan-failed') {
-      this.planBroken(message.epoch, member.id, new PotluckError(message.code, message.message));
+      // who is not in it has no say
+      if (this.#serving?.devices.some(({ id }) => id === member.id))
+        this.planBroken(message.epoch, member.id, new PotluckError(message.code, message.message));
       return true;
     }
     // answers to a plan that was given up

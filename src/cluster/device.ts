@@ -1,11 +1,13 @@
 import * as v from 'valibot';
+import { printable } from '../errors/printable.ts';
 
 /** Version of the control protocol; devices that speak another one do not join. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 const wholeNumber = (least: number, most: number) =>
   v.pipe(v.number(), v.safeInteger(), v.minValue(least), v.maxValue(most));
-const text = (most: number) => v.pipe(v.string(), v.maxLength(most));
+/** Text for people. */
+export const text = (most: number) => v.pipe(v.string(), v.maxLength(most), v.transform(printable));
 
 export const deviceIdSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/));
 export const modelIdSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{16,64}$/));

@@ -12,6 +12,8 @@ const MAX_MEMBERS = 32;
 const MOST_STRANGERS = 64;
 /** The first state comes within this time after the hello. */
 const STATE_MS = 5000;
+/** Starts of devices that are remembered, to tell a copy from a device that started anew. */
+const MOST_STARTS = 256;
 /** Reasons that were logged; more are not told apart. */
 const MOST_LOGGED = 256;
 
@@ -58,6 +60,10 @@ export class Members {
   readonly #members = new Map<string, MutableMember>();
   /** Every link that is not closed, with the address that was dialed for it. */
   readonly #links = new Map<ControlLink, Address | null>();
+  /** Devices, see startOf, whose place another one of their id took. */
+  readonly #replaced = new Set<string>();
+  /** By id: more than one device has it, says the sentence. */
+  readonly #twins = new Map<string, string>();
   readonly #logged = new Set<string>();
   #stopped = false;
 
@@ -77,6 +83,11 @@ export class Members {
 
   get(id: string): Member | undefined {
     return this.#members.get(id);
+  }
+
+  /** What keeps devices from joining; one sentence each. */
+  get notes(): readonly string[] {
+    return [...this.#twins.values()];
   }
 
   /** Dials an address now and whenever the link to it is lost. */
@@ -161,8 +172,14 @@ export class Members {
 
   #join(link: ControlLink, device: DeviceInfo): void {
     const before = this.#members.get(device.id);
+    const twins = before === undefined ? null : this.#twinsOf(before.device, device);
     if (before !== undefined) {
-      before.link.close(new PotluckError('DEVICE_LOST', `${deviceLabel(device)} opened a new link.`));
+      if (twins !== null && before.device.startedAt < device.startedAt) {
+        this.#twins.set(device.id, twins.message);
+        link.close(twins, 'foreign');
+        return;
+      }
+      this.#replace(before, device);
     }
     if (this.#members.size >= MAX_MEMBERS) {
       link.close(new PotluckError('BUSY', `There are ${MAX_MEMBERS} other devices already.`), 'full');
@@ -170,11 +187,34 @@ export class Members {
     }
     const member: MutableMember = { id: device.id, device, state: null, leaving: false, link };
     this.#members.set(device.id, member);
+    this.#twins.delete(this.#options.self().id);
+    if (twins !== null) this.#twins.set(device.id, twins.message);
     const address = this.#links.get(link);
     if (address) this.#book.reached(address);
     link.send(this.#options.state());
     this.#options.log.info(`${deviceLabel(device)} joined from ${device.host}:${device.linkPort}.`);
     this.#options.joined(member);
+  }
+
+  #replace(before: Member, device: DeviceInfo): void {
+    if (before.device.startedAt !== device.startedAt) this.#replaced.add(startOf(before.device));
+    const [oldest] = this.#replaced;
+    if (this.#replaced.size > MOST_STARTS && oldest !== undefined) this.#replaced.delete(oldest);
+    before.link.close(new PotluckError('DEVICE_LOST', `${deviceLabel(device)} opened a new link.`));
+  }
+
+  /**
+   * A device that one of the same id replaced has ended, for that was the same device, started anew; unless it comes back: then both run,
+   * and the one that started first has the place. The error that says so; null where this is no such case.
+   */
+  #twinsOf(before: DeviceInfo, device: DeviceInfo): PotluckError | null {
+    if (before.startedAt === device.startedAt) return null;
+    if (!this.#twins.has(device.id) && !this.#replaced.has(startOf(device))) return null;
+    const [first, second] = before.startedAt < device.startedAt ? [before, device] : [device, before];
+    return new PotluckError(
+      'IDENTITY_TAKEN',
+      `${second.name} at ${second.host} has the identity of ${first.name} at ${first.host} (${first.id.slice(0, 8)}) and cannot join: its data folder was copied. Stop it, delete device.json in its data folder, and start it again.`,
+    );
   }
 
   #received(link: ControlLink, message: Message): void {
@@ -210,17 +250,19 @@ export class Members {
   #closed(link: ControlLink, { error, refusal }: LinkEnd): void {
     const address = this.#links.get(link) ?? null;
     this.#links.delete(link);
+    if (refusal === 'twin') this.#twins.set(this.#options.self().id, error.message);
     if (refusal !== null && refusal !== 'self')
       this.#logOnce(`${error.code} ${error.message}`, error.message);
     const { device } = link;
     const member = device === null ? undefined : this.#members.get(device.id);
     if (device !== null && member?.link === link) {
       this.#members.delete(device.id);
+      this.#twins.delete(device.id);
       this.#options.log.info(`${deviceLabel(device)} left: ${error.message}`);
       this.#options.left(member, error);
       // a link that was accepted names an address too
-      this.#book.add(device.host, device.linkPort, device.id, 'network');
-      this.#book.lost(device.id);
+      if (refusal === null) this.#book.add(device.host, device.linkPort, device.id, 'network');
+      this.#book.lost(device.id, refusal !== null);
     } else if (address !== null && (device === null || member === undefined)) {
       if (refusal === 'self') this.#book.identified(address, this.#options.self().id);
       else this.#book.failed(address, refusal !== null);
@@ -234,3 +276,5 @@ export class Members {
     this.#options.log.warn(message);
   }
 }
+
+const startOf = ({ id, startedAt }: DeviceInfo): string => `${id} ${startedAt}`;

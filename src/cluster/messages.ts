@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer';
 import * as v from 'valibot';
 import { ERRORS, type ErrorCode, PotluckError } from '../errors/errors.ts';
+import { printable } from '../errors/printable.ts';
 import {
   deviceIdSchema,
   deviceSchema,
@@ -8,6 +9,7 @@ import {
   hostSchema,
   modelIdSchema,
   portSchema,
+  text,
 } from './device.ts';
 import { generateRequestSchema } from './generate-messages.ts';
 import { modelChoiceSchema } from './model-choice.ts';
@@ -22,7 +24,7 @@ const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const errorCode = v.picklist(Object.keys(ERRORS) as ErrorCode[]);
 const sentence = v.pipe(
   v.string(),
-  v.transform(text => text.slice(0, 2000)),
+  v.transform(message => printable(message.slice(0, 2000))),
 );
 /** Numbers a stream of tokens on one link; chosen by the side that asks. */
 const stream = whole;
@@ -32,8 +34,8 @@ const messageSchema = v.variant('type', [
   v.object({
     type: v.literal('hello'),
     protocol: whole,
-    version: v.string(),
-    cluster: v.string(),
+    version: text(32),
+    cluster: text(64),
     device: deviceSchema,
   }),
   v.object({
@@ -76,11 +78,12 @@ export type MessageOf<T extends Message['type']> = Extract<Message, { type: T }>
 const greetingSchema = v.object({
   type: v.literal('hello'),
   protocol: whole,
-  version: v.pipe(v.string(), v.maxLength(32)),
-  cluster: v.pipe(v.string(), v.maxLength(64)),
+  version: text(32),
+  cluster: text(64),
   device: v.object({
     id: deviceIdSchema,
-    name: v.pipe(v.string(), v.maxLength(64)),
+    name: text(64),
+    startedAt: whole,
   }),
 });
 
@@ -109,7 +112,7 @@ function check<S extends v.GenericSchema>(schema: S, value: unknown): v.InferOut
   const result = v.safeParse(schema, value, { abortEarly: true });
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw broken(`${v.getDotPath(issue) ?? 'message'}: ${issue.message.slice(0, 200)}`);
+  throw broken(`${v.getDotPath(issue) ?? 'message'}: ${printable(issue.message.slice(0, 200))}`);
 }
 
 /** The message in `text`. Throws PROTOCOL. */

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { PotluckError } from '../errors/errors.ts';
 import type { TileEntry } from '../pack/manifest.ts';
-import { deviceIdSchema, epochSchema, hostSchema, modelIdSchema, portSchema } from './device.ts';
+import { deviceIdSchema, epochSchema, hostSchema, modelIdSchema, portSchema, text } from './device.ts';
 import { decodeRuns, encodeRuns } from './run-length.ts';
 
 /** Most devices of one plan. */
@@ -42,7 +42,7 @@ export const planSchema = v.object({
     v.array(
       v.object({
         id: deviceIdSchema,
-        name: v.pipe(v.string(), v.maxLength(64)),
+        name: text(64),
         host: hostSchema,
         linkPort: portSchema,
       }),

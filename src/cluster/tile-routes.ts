@@ -6,8 +6,13 @@ export type TileMemory = (bytes: number) => Uint8Array;
 
 /** What the link port serves to other devices. */
 export interface TileReaders {
-  /** Bytes of the tile with this SHA-256, in memory that `memory` gives; undefined where it is not here. */
+  /**
+   * Bytes of the tile with this SHA-256, in memory that `memory` gives; undefined where it is not here. One that is damaged here is fetched
+   * from another device first.
+   */
   readTile(sha256: string, memory: TileMemory): Promise<Uint8Array | undefined>;
+  /** The same, for a device that looks for a tile that it lost: only what lies here. */
+  readOwnTile(sha256: string, memory: TileMemory): Promise<Uint8Array | undefined>;
   /** A file of a pack (manifest.json, constants.bin, tokenizer.json ...); undefined where it is not here. */
   readPackFile(modelId: string, name: string): Promise<Uint8Array | undefined>;
   /** An embedding row as it is stored; undefined where it is not here. */
@@ -20,7 +25,7 @@ export interface RouteAnswer {
   readonly bytes: Uint8Array;
 }
 
-const TILE = /^\/potluck\/tile\/([0-9a-f]{64})$/;
+const TILE = /^\/potluck\/tile\/([0-9a-f]{64})(\/own)?$/;
 /** No slash and no leading dot: a name is a file of the pack's folder. */
 const PACK_FILE = /^\/potluck\/pack\/([0-9a-f]{16,64})\/([A-Za-z0-9][A-Za-z0-9._-]{0,99})$/;
 
@@ -35,7 +40,8 @@ export async function tileRoutes(
   const tile = TILE.exec(path);
   if (tile !== null) {
     // content has this address for ever
-    return answer(await readers.readTile(tile[1]!, memory), 'public, max-age=31536000, immutable');
+    const read = tile[2] === undefined ? readers.readTile : readers.readOwnTile;
+    return answer(await read(tile[1]!, memory), 'public, max-age=31536000, immutable');
   }
   const row = EMBEDDING_ROW.exec(path);
   if (row !== null) return answer(await readers.readEmbeddingRow(row[1]!, Number(row[2])), 'no-cache');

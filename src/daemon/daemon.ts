@@ -62,10 +62,7 @@ export async function startDaemon(options: DaemonOptions): Promise<RunningDaemon
     opened.push(() => folder.release());
     const compute = await loadBackend(options);
     opened.push(() => compute.backend.close());
-    const sum = compute.addon
-      ? (bytes: Uint8Array, before: number) => compute.addon!.crc32c(bytes, before)
-      : crc32c;
-    const store = await ModelStore.open(options, options.dataFolder, sum);
+    const store = await ModelStore.open(options, options.dataFolder, checksumOf(compute));
     opened.push(() => store.close());
     const daemon = new Daemon(options, folder, compute, store);
     opened.push(() => daemon.close());
@@ -99,6 +96,8 @@ class Daemon {
   readonly #served: ServedModels;
   /** Models, by id, of which it was said that embedding rows are damaged. */
   readonly #toldOfRows = new Set<string>();
+  /** Tiles of whole packs that were lost or wrong here, by the path of their file. */
+  readonly #damaged = new Map<string, Set<number>>();
   #looking: NodeJS.Timeout | undefined;
   /** Why this device could not take its part of the last plan that another made; null where it could. */
   #leftOut: string | null = null;
@@ -147,7 +146,11 @@ class Daemon {
     this.#links = await openLinkServer({
       port: linkPort,
       arrivals: this.#arrivals,
-      readers: tileReaders(this.#store),
+      readers: tileReaders({
+        store: this.#store,
+        crc32c: checksumOf(this.#compute),
+        repair: (model, tile) => this.#recoverTile(model, tile, AbortSignal.timeout(RECOVER_MILLISECONDS)),
+      }),
       patience: PATIENCE,
       onControl: (socket, host) => this.#acceptLink(socket, host),
       onError: error => this.#log.warn(error.message),
@@ -386,6 +389,10 @@ class Daemon {
 
   /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. */
   #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
+    if (model.whole !== null) {
+      const { path } = model.whole;
+      this.#damaged.set(path, (this.#damaged.get(path) ?? new Set()).add(tile));
+    }
     return this.#askOthers(`Tile ${tile} of ${model.manifest.name}`, signal, (get, late) =>
       this.#store.refetch(model, tile, get, late),
     );
@@ -430,6 +437,10 @@ class Daemon {
       ...this.#compute.notes,
       ...this.#store.notes,
       ...this.#keeper.notes,
+      ...[...this.#damaged].map(
+        ([path, { size }]) =>
+          `${path}: tiles that were lost or wrong since this device started: ${size}. Look at its disk, and fetch or pack the model anew.`,
+      ),
       ...[...this.#served.withoutTemplate].map(
         name => `${name} brings no chat template: messages are written as plain "role: content" lines.`,
       ),
@@ -455,6 +466,11 @@ class Daemon {
     });
   }
 }
+
+const checksumOf =
+  ({ addon }: LoadedBackend) =>
+  (bytes: Uint8Array, before: number): number =>
+    addon ? addon.crc32c(bytes, before) : crc32c(bytes, before);
 
 function createDiscovery(): MdnsDiscovery {
   return new MdnsDiscovery({

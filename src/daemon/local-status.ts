@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import type { DeviceInfo } from '../cluster/device.ts';
+import { type DeviceInfo, text } from '../cluster/device.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { PlanRunner } from '../engine/plan-runner.ts';
 import type { MemoryKeeper } from './memory-keeper.ts';
@@ -62,7 +62,7 @@ export const localStatusSchema = v.object({
   kvPages: bytes,
   computeMicroseconds: bytes,
   saturated: bytes,
-  notes: v.pipe(v.array(v.pipe(v.string(), v.maxLength(NOTE_LENGTH))), v.maxLength(MOST_NOTES)),
+  notes: v.pipe(v.array(text(NOTE_LENGTH)), v.maxLength(MOST_NOTES)),
   engine: v.nullable(
     v.object({
       active: bytes,

@@ -172,7 +172,7 @@ export class ModelStore {
   }
 
   /** Where a tile lies, of whatever model. */
-  locate(sha256: string): { path: string; offset: number; bytes: number } | undefined {
+  locate(sha256: string): { path: string; offset: number; bytes: number; crc32c: number } | undefined {
     const cached = this.cache.locate(sha256);
     if (cached) return cached;
     for (const pack of this.#packs.values()) {
@@ -201,22 +201,21 @@ export class ModelStore {
   async #receive(id: string, get: HttpGet, signal: AbortSignal): Promise<LocalModel> {
     const folder = join(this.#folder, id);
     await writing(folder, () => makeFolder(fs, folder));
-    const file = (name: string, limit: number) => this.#keep(folder, id, name, limit, get, signal);
-    const manifestBytes = await file('manifest.json', MANIFEST_BYTES);
-    if (manifestId(manifestBytes) !== id) {
-      await fs.rm(folder, { recursive: true, force: true });
-      throw new PotluckError('PACK_INVALID', `The manifest that came for model ${id} is not that model's.`);
-    }
+    const file = (name: string, limit: number, isRight: (bytes: Uint8Array) => boolean) =>
+      this.#keep(folder, id, name, limit, isRight, get, signal);
+    const manifestBytes = await file('manifest.json', MANIFEST_BYTES, bytes => manifestId(bytes) === id);
     const manifest = readManifest(manifestBytes, join(folder, 'manifest.json'));
-    const constants = await file(CONSTANTS_FILE, manifest.constants.bytes);
-    await this.#check(folder, CONSTANTS_FILE, constants, manifest.constants.sha256);
+    const constants = await file(
+      CONSTANTS_FILE,
+      manifest.constants.bytes,
+      hasHash(manifest.constants.sha256),
+    );
     const files = new Map<string, Uint8Array>();
     for (const entry of manifest.files) {
       // only who has the whole pack reads embedding rows
       if (entry.name === EMBEDDING_CHECKS_FILE) continue;
-      const bytes = await file(entry.name, Math.min(entry.bytes, PACK_FILE_BYTES));
-      await this.#check(folder, entry.name, bytes, entry.sha256);
-      files.set(entry.name, bytes);
+      const limit = Math.min(entry.bytes, PACK_FILE_BYTES);
+      files.set(entry.name, await file(entry.name, limit, hasHash(entry.sha256)));
     }
     const model: LocalModel = {
       id,
@@ -291,7 +290,7 @@ export class ModelStore {
     await this.cache.remove([hash], true);
     await fetchTiles(
       [{ hash, bytes }],
-      path => get(path, signal),
+      path => get(`${path}/own`, signal),
       this.cache,
       () => undefined,
       signal,
@@ -337,18 +336,19 @@ export class ModelStore {
     };
   }
 
-  /** A file of a model: from this disk, or fetched and then kept. */
+  /** A file of a model: from this disk, or fetched and then kept. Rejects with PACK_INVALID where the one that came is not right either. */
   async #keep(
     folder: string,
     id: string,
     name: string,
     limit: number,
+    isRight: (bytes: Uint8Array) => boolean,
     get: HttpGet,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     const path = join(folder, name);
     const kept = await readWholeFile(fs, path, limit);
-    if (kept) return kept;
+    if (kept && isRight(kept)) return kept;
     const parts: Uint8Array[] = [];
     let bytes = 0;
     for await (const part of await get(`/potluck/pack/${id}/${name}`, signal)) {
@@ -358,6 +358,8 @@ export class ModelStore {
       parts.push(part);
     }
     const whole = Buffer.concat(parts);
+    if (!isRight(whole))
+      throw new PotluckError('PACK_INVALID', `The ${name} that came for model ${id} is not that model's.`);
     await writing(path, async () => {
       const out = await fs.open(`${path}.new`, 'w');
       try {
@@ -370,13 +372,10 @@ export class ModelStore {
     });
     return whole;
   }
-
-  async #check(folder: string, name: string, bytes: Uint8Array, sha256: string): Promise<void> {
-    if (createHash('sha256').update(bytes).digest('hex') === sha256) return;
-    await fs.rm(join(folder, name), { force: true });
-    throw new PotluckError('PACK_INVALID', `${join(folder, name)}: does not have its hash; it was removed.`);
-  }
 }
+
+const hasHash = (sha256: string) => (bytes: Uint8Array) =>
+  createHash('sha256').update(bytes).digest('hex') === sha256;
 
 const sumOf = (tiles: readonly { readonly bytes: number }[]): number =>
   tiles.reduce((sum, { bytes }) => sum + bytes, 0);

@@ -1,3 +1,4 @@
+import { PotluckError } from '../errors/errors.ts';
 import type { Backend, BackendModel, Batch, PlacedTile, RunStats, Step } from '../kernels/backend.ts';
 import type { Manifest, ModelShape } from '../pack/manifest.ts';
 import type { ExpertCache } from '../window-scheduler/expert-cache.ts';
@@ -42,6 +43,9 @@ export class DevicePass {
   /** Calls of kernels that ended, since the plan began, and whether one runs. */
   calls = 0;
   computing = false;
+  /** The last call of kernels. */
+  #running: Promise<RunStats> | null = null;
+  #closed = false;
 
   constructor(options: DevicePassOptions) {
     const { manifest, tiles } = options;
@@ -82,20 +86,26 @@ export class DevicePass {
     return ready.map(({ tile, offset }) => ({ offset, slot: this.slots.get(tile)! }));
   }
 
-  /** Runs steps; see BackendModel.run. Rejects with KERNEL_FAILED. */
+  /** Runs steps; see BackendModel.run. Rejects with KERNEL_FAILED, or STOPPED once this is closed. */
   async run(steps: readonly Step[], eager = false): Promise<void> {
+    if (this.#closed) throw new PotluckError('STOPPED', 'The plan ended while a pass was running.');
     this.computing = true;
-    const { saturated, computeMicroseconds }: RunStats = await this.model.run(steps, eager).finally(() => {
+    this.#running = this.model.run(steps, eager).finally(() => {
       this.computing = false;
       this.calls++;
     });
+    const { saturated, computeMicroseconds } = await this.#running;
     this.saturated += saturated;
     this.computeMicroseconds += computeMicroseconds;
   }
 
+  /** Resolves when kernels and reads have let go of the memory: a pass that is on its way ends at its next step. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.window.close();
     await this.experts?.close();
+    // Whoever runs the pass is told how it ended.
+    await Promise.allSettled([this.#running]);
     this.model.close();
   }
 }

@@ -54,6 +54,7 @@ export const ERRORS = {
   DEVICE_LOST: { status: 503, meaning: 'A device of the plan left or stopped answering.' },
   PROTOCOL: { status: 500, meaning: 'A device sent something that the protocol does not allow.' },
   VERSION_MISMATCH: { status: 500, meaning: 'Another device runs another version of Potluck.' },
+  IDENTITY_TAKEN: { status: 500, meaning: 'Two devices have one identity: a data folder was copied.' },
   DEADLINE: { status: 504, meaning: 'An answer did not come in time.' },
   PORT_IN_USE: { status: 500, meaning: 'The port is taken by another process.' },
   DATA_FOLDER_IN_USE: { status: 500, meaning: 'Another daemon uses that data folder.' },

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { decodeFail, encodeFail, MOST_FAIL_BYTES } from '../../src/allreduce/fail-payload.ts';
 import { HEADER_BYTES } from '../../src/allreduce/frame.ts';
 import { PotluckError } from '../../src/errors/errors.ts';
+import { printable } from '../../src/errors/printable.ts';
 
 const roundTrip = (message: string) => {
   const { frame, length } = encodeFail(new PotluckError('DEADLINE', message));
@@ -13,7 +14,7 @@ const roundTrip = (message: string) => {
 test('code and message come back', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme', maxLength: 60 }), message => {
-      expect(roundTrip(message)).toEqual({ code: 'DEADLINE', message });
+      expect(roundTrip(message)).toEqual({ code: 'DEADLINE', message: printable(message) });
     }),
   );
 });

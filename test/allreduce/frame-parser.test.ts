@@ -93,7 +93,7 @@ describe('what is wrong is refused before the sink is asked', () => {
     ['magic', patched(0, 0x51)],
     ['version', patched(4, 2)],
     ['type 0', patched(5, 0)],
-    ['an unknown type', patched(5, 6)],
+    ['an unknown type', patched(5, 7)],
     ['a type of the other direction', frameBytes({ ...good, type: TOTAL }, [1])],
     ['a type without limit', frameBytes({ ...good, type: LOGITS }, [1])],
     ['flags', patched(6, 1)],

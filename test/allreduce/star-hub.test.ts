@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { encodeFail } from '../../src/allreduce/fail-payload.ts';
-import { FAIL, HEADER_BYTES, LOGITS, PARTIAL, PASS, TOTAL } from '../../src/allreduce/frame.ts';
+import { ALIVE, FAIL, HEADER_BYTES, LOGITS, PARTIAL, PASS, TOTAL } from '../../src/allreduce/frame.ts';
 import { hubFrames } from '../../src/allreduce/frame-memory.ts';
 import { logitColumnCount } from '../../src/allreduce/logit-columns.ts';
 import { createStarHub, type StarHub } from '../../src/allreduce/star-hub.ts';
@@ -48,14 +48,14 @@ afterEach(() => {
   for (const { socket } of peers) socket.destroy();
 });
 
-async function open(spokes: number): Promise<void> {
+async function open(spokes: number, deadlines = { sum: 1000, logits: 2000 }): Promise<void> {
   const pairs = await Promise.all(Array.from({ length: spokes }, () => tcpPair()));
   timers = new ManualTimers();
   lost = [];
   hub = createStarHub({
     ...LIMITS,
     timers,
-    deadlines: { sum: 1000, logits: 2000 },
+    deadlines,
     frames: hubFrames(
       LIMITS,
       pairs.map((_, i) => logitColumnCount(COLUMNS[i] ?? [])),
@@ -137,9 +137,10 @@ test('a partial that does not come in time ends the pass, and the next pass drop
   await beginPass();
   peers[0]!.send(PARTIAL, 1, 0, [1, 1, 1, 1]);
   await settled();
+  const heartbeats = timers.pending;
   const sum = hub.sum(0, Int32Array.of(1, 1, 1, 1));
   timers.advance(999);
-  expect(timers.pending).toBe(1);
+  expect(timers.pending).toBe(heartbeats + 1);
   timers.advance(1);
   await expect(sum).rejects.toMatchObject({
     code: 'DEADLINE',
@@ -156,7 +157,7 @@ test('a partial that does not come in time ends the pass, and the next pass drop
   const partial = Int32Array.of(0, 0, 0, 1);
   await hub.sum(0, partial);
   expect([...partial]).toEqual([2, 4, 6, 9]);
-  expect(timers.pending).toBe(0);
+  expect(timers.pending).toBe(heartbeats);
   expect(lost).toEqual([]);
 });
 
@@ -200,6 +201,28 @@ test('a lost spoke rejects waits with its name, and the plan is over', async () 
   expect(lost).toEqual([['spoke-1', 'DEVICE_LOST']]);
   expect(() => hub.beginPass(batch, residual)).toThrow(code('DEVICE_LOST'));
   await peers[0]!.received.take(HEADER_BYTES);
+});
+
+const alive = frameBytes({ type: ALIVE, epoch: EPOCH, pass: 0, step: 0 });
+
+test('a spoke that computes for long is kept while it gives signs of life; one whose stream is silent is lost', async () => {
+  await open(2, { sum: 60_000, logits: 60_000 });
+  await beginPass();
+  const sum = hub.sum(0, Int32Array.of(1, 1, 1, 1)).catch((error: unknown) => error);
+  for (let second = 2; second <= 8; second += 2) {
+    timers.advance(2000);
+    for (const { received } of peers) expect(await received.take(HEADER_BYTES)).toEqual(alive);
+    peers[0]!.socket.write(alive);
+    await settled();
+  }
+  expect(lost).toEqual([]);
+  timers.advance(2000);
+  expect(await sum).toMatchObject({
+    code: 'DEVICE_LOST',
+    message: expect.stringContaining('spoke-1 is lost: nothing came on its tensor stream for 10 s'),
+  });
+  expect(lost).toEqual([['spoke-1', 'DEVICE_LOST']]);
+  await peers[1]!.closed;
 });
 
 test('a spoke given up from outside is lost with that error', async () => {

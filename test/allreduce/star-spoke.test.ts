@@ -3,6 +3,7 @@ import { afterEach, expect, test } from 'vitest';
 import type { Allreduce } from '../../src/allreduce/allreduce.ts';
 import { decodeFail, encodeFail } from '../../src/allreduce/fail-payload.ts';
 import {
+  ALIVE,
   FAIL,
   HEADER_BYTES,
   LOGITS,
@@ -276,6 +277,25 @@ test('a lost hub rejects the sum with its name', async () => {
   expect(failed).toMatchObject({ code: 'DEVICE_LOST', message: expect.stringContaining('the-hub') });
   expect(lost).toEqual(['DEVICE_LOST']);
   expect(timers.pending).toBe(0);
+});
+
+test('a hub may take its time before it uses a stream; one whose stream falls silent afterwards is lost', async () => {
+  await open(async () => logits);
+  const alive = frameBytes({ type: ALIVE, epoch: EPOCH, pass: 0, step: 0 });
+  const silent = async (milliseconds: number): Promise<void> => {
+    for (let passed = 0; passed < milliseconds; passed += 2000) {
+      timers.advance(2000);
+      expect(await received.take(HEADER_BYTES)).toEqual(alive);
+    }
+  };
+  await silent(60_000);
+  socket.write(alive);
+  await settled();
+  await silent(8000);
+  expect(lost).toEqual([]);
+  timers.advance(2000);
+  expect(lost).toEqual(['DEVICE_LOST']);
+  await closed;
 });
 
 test('closing rejects the sum with STOPPED and reports no loss', async () => {

@@ -5,6 +5,7 @@ import type { Message } from '../../src/cluster/messages.ts';
 import { RemoteStreams } from '../../src/cluster/remote-streams.ts';
 import { createEngine } from '../../src/engine/engine.ts';
 import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
+import { PotluckError } from '../../src/errors/errors.ts';
 import { SCRIPT_LOGIT_MATH } from '../../src/kernels/logit-math.ts';
 import { FakeRunner } from '../engine/fake-runner.ts';
 import { ManualTimers } from './manual-timers.ts';
@@ -85,6 +86,56 @@ test('a finish waits for its reader as long as it takes, and who goes away leave
   await left.next();
   await left.return(undefined);
   expect(timers.pending).toBe(0);
+});
+
+/** An answer while the hub is another one at every step of the clock; `hold` of each attempt in milliseconds. */
+async function wander(hold: (attempt: number) => number, finishes: (attempt: number) => boolean) {
+  const timers = new ManualTimers();
+  const changed = new Set<() => void>();
+  let attempts = 0;
+  let hub = 0;
+  const generator = new ClusterGenerator({
+    route: () => ({
+      hubId: `hub ${hub}`,
+      async *generate() {
+        attempts += 1;
+        if (finishes(attempts)) return yield { type: 'finish', reason: 'stop' };
+        timers.advance(hold(attempts));
+        hub += 1;
+        throw new PotluckError('DEVICE_LOST', 'The hub is gone.');
+      },
+    }),
+    onRoute: call => {
+      changed.add(call);
+      return () => changed.delete(call);
+    },
+    timers,
+  });
+  const events = generator.generate(request, new AbortController().signal);
+  const result = await events.next().then(
+    ({ value }) => value,
+    (error: unknown) => error,
+  );
+  await events.return(undefined);
+  expect([changed.size, timers.pending]).toEqual([0, 0]);
+  return { result, waited: timers.now() };
+}
+
+test('hubs that come and go without a token do not keep an answer waiting for ever', async () => {
+  const { result, waited } = await wander(
+    () => 5000,
+    attempt => attempt > 30,
+  );
+  expect(result).toMatchObject({ code: 'DEVICE_LOST' });
+  expect(waited).toBe(65_000);
+});
+
+test("an answer that waited long for its model's turn moves on when its hub is lost", async () => {
+  const { result } = await wander(
+    attempt => (attempt === 1 ? 200_000 : 20_000),
+    attempt => attempt === 3,
+  );
+  expect(result).toEqual({ type: 'finish', reason: 'stop' });
 });
 
 test('another device is told at once that nobody reads its answer', async () => {

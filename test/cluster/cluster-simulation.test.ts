@@ -79,6 +79,9 @@ class World {
   readonly random: () => number;
   readonly network = new FakeNetwork();
   readonly devices: SimDevice[] = [];
+  /** Links that were made, and pairs of devices that cannot reach each other. */
+  readonly #links: { readonly pair: string; readonly sockets: readonly SimSocket[] }[] = [];
+  readonly #apart = new Set<string>();
   answered = 0;
   readonly failed: string[] = [];
 
@@ -126,7 +129,7 @@ class World {
       clusterName: 'test',
       discovery: this.#discovery(),
       peers: peers.map(p => ({ host: '10.0.0.1', port: p.port })),
-      dial: (_, to) => this.#dial(sockets, to),
+      dial: (_, to) => this.#dial(n, sockets, to),
       timers: this.timers,
       host,
     });
@@ -150,6 +153,17 @@ class World {
       else socket.terminate();
     }
     void device.cluster.stop({ leave: false });
+  }
+
+  /** From now on nothing gets from one to the other; what was a link falls silent. */
+  keepApart(n: number, m: number): void {
+    this.#apart.add(pairOf(n, m));
+    for (const { pair, sockets } of this.#links)
+      if (pair === pairOf(n, m)) for (const socket of sockets) socket.cut = true;
+  }
+
+  reach(n: number, m: number): boolean {
+    return n === m || !this.#apart.has(pairOf(n, m));
   }
 
   leave(device: SimDevice): void {
@@ -183,6 +197,25 @@ class World {
     });
   }
 
+  /** Every device that reaches a hub computes its plan, and no other; one that holds a model always has a hub. */
+  settledInParts(): boolean {
+    const hubs = this.alive.filter(d => d.cluster.view().role === 'hub');
+    return this.alive.every(device => {
+      const { hubId, plan } = device.cluster.view();
+      if (hubId === null)
+        return modelsOf(device.n).length === 0 && !hubs.some(hub => this.reach(hub.n, device.n));
+      const hub = hubs.find(d => idOf(d.n) === hubId);
+      const epoch = hub?.host.serving?.epoch;
+      return (
+        hub !== undefined &&
+        this.reach(hub.n, device.n) &&
+        epoch !== undefined &&
+        plan?.epoch === epoch &&
+        device.host.active?.epoch === epoch
+      );
+    });
+  }
+
   /** Some of the devices are found now and then. */
   #discovery(): Discovery {
     const callbacks: ((found: FoundDevice) => void)[] = [];
@@ -206,19 +239,22 @@ class World {
     };
   }
 
-  async #dial(mine: SimSocket[], port: number): Promise<WebSocketLike> {
+  async #dial(n: number, mine: SimSocket[], port: number): Promise<WebSocketLike> {
     await this.wait(this.random() * 20);
     const target = this.devices.find(d => d.port === port);
-    if (!target?.alive) throw new Error(`nobody listens on ${port}`);
+    if (!target?.alive || this.#apart.has(pairOf(n, target.n))) throw new Error(`nobody listens on ${port}`);
     const [a, b] = [new SimSocket(this), new SimSocket(this)];
     a.other = b;
     b.other = a;
+    this.#links.push({ pair: pairOf(n, target.n), sockets: [a, b] });
     mine.push(a);
     target.sockets.push(b);
     target.cluster.acceptLink(b, '10.0.0.1');
     return a;
   }
 }
+
+const pairOf = (n: number, m: number): string => [n, m].sort((a, b) => a - b).join(' ');
 
 /** One device in three has no model; the others have one or the other. */
 const modelsOf = (n: number): DeviceInfo['models'] =>
@@ -281,6 +317,35 @@ describe('cluster with delays, failures, joins and leaves', () => {
     let answers = 0;
     for (let seed = 1; seed <= 20; seed++) answers += (await live(seed)).answered;
     expect(answers).toBeGreaterThan(200);
+  }, 60_000);
+
+  it('ends with a hub for every device that holds a model where some devices do not reach each other', async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const world = new World(seed);
+      const { random } = world;
+      const size = 3 + Math.floor(random() * 4);
+      const apart = (): void => {
+        for (let n = 1; n <= size; n++) for (let m = 1; m < n; m++) if (random() < 0.3) world.keepApart(n, m);
+      };
+      // before they meet, or while they serve
+      if (random() < 0.5) apart();
+      for (let n = 1; n <= size; n++) {
+        world.join(modelsOf(n));
+        await world.run(random() * 1000);
+      }
+      await world.run(5000);
+      apart();
+      await world.run(30_000);
+      const ok = await world.run(60_000, () => world.settledInParts());
+      const report = world.alive.map(d => ({ n: d.n, ...d.cluster.view(), lines: d.host.lines.slice(-8) }));
+      expect(ok, `seed ${seed}: not settled\n${ok ? '' : JSON.stringify(report, null, 1)}`).toBe(true);
+      const epochs = (): (number | undefined)[] => world.alive.map(d => d.host.active?.epoch);
+      const before = epochs();
+      await world.run(20_000);
+      expect(world.settledInParts(), `seed ${seed}`).toBe(true);
+      expect(epochs(), `seed ${seed}`).toEqual(before);
+      for (const d of world.alive) await d.cluster.stop({ leave: false });
+    }
   }, 60_000);
 
   it('lets a device go as soon as there is a plan without it', async () => {

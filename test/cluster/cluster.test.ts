@@ -1,9 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import WebSocket from 'ws';
+import { type Message, messageText } from '../../src/cluster/messages.ts';
 import { tilesOf } from '../../src/cluster/plan.ts';
 import { type GenerateRequest, GREEDY } from '../../src/engine/generate.ts';
 import { FakeNetwork, fakeToken, MODEL, TILES } from './fake-host.ts';
 import {
+  deviceInfo,
   oneCluster,
   realTimers,
   startDevice,
@@ -276,6 +278,32 @@ describe('cluster', () => {
     }
     expect(oneCluster([a, b])).toBe(true);
     expect(a.cluster.view().epoch).toBe(epoch);
+  });
+
+  it('does not give a plan up because a device that is not in it says so', async () => {
+    const a = await start({ n: 1 });
+    const b = await start({ n: 2, peers: [a.port] });
+    await until('two', devices, () => oneCluster([a, b]));
+    const { epoch } = a.cluster.view();
+    const stranger = new WebSocket(`ws://127.0.0.1:${a.port}`);
+    const device = deviceInfo(9, { models: [] });
+    const { protocol, version } = device;
+    const messages: Message[] = [
+      { type: 'hello', protocol, version, cluster: 'test', device },
+      { type: 'plan-failed', epoch, code: 'INTERNAL', message: 'It does not work.' },
+      { type: 'status-request', n: 1 },
+    ];
+    const answered = new Promise(resolve => {
+      stranger.on('message', data => String(data).includes('status-reply') && resolve(true));
+      stranger.on('close', () => resolve(false));
+    });
+    stranger.on('open', () => {
+      for (const message of messages) stranger.send(messageText(message));
+    });
+    expect(await answered).toBe(true);
+    expect(oneCluster([a, b])).toBe(true);
+    expect(a.cluster.view().epoch).toBe(epoch);
+    stranger.terminate();
   });
 
   it('does not join another version, and both sides say why, once', async () => {

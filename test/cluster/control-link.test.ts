@@ -63,7 +63,8 @@ describe('control link', () => {
 
   it.each([
     ['version', { version: '9.9.9' }, 'VERSION_MISMATCH', 'foreign'],
-    ['device itself', { id: deviceInfo(1).id }, 'PROTOCOL', 'self'],
+    ['device itself', { id: deviceInfo(1).id, startedAt: deviceInfo(1).startedAt }, 'PROTOCOL', 'self'],
+    ['device of the same identity', { id: deviceInfo(1).id }, 'IDENTITY_TAKEN', 'twin'],
   ] as const)('refuses another %s on both sides', (_, other, code, refusal) => {
     const { a, b, flow } = linkPair(other);
     flow();

@@ -18,13 +18,14 @@ class Net {
   readonly sockets: PairSocket[] = [];
   readonly dialed: string[] = [];
 
-  add(n: number, startedAt = n): Side {
+  /** A device at port `n`, with an id of that number unless `id` says otherwise. */
+  add(n: number, startedAt = n, id = n): Side {
     const events: string[] = [];
     const lines: string[] = [];
     let side: Side | null = null;
     const log = { info: () => undefined, warn: (line: string) => void lines.push(line) };
     const members = new Members({
-      self: () => deviceInfo(n, { linkPort: n, startedAt }),
+      self: () => deviceInfo(id, { name: `device-${n}`, linkPort: n, startedAt }),
       cluster: 'test',
       timers: this.timers,
       log,
@@ -141,6 +142,34 @@ describe('members', () => {
     expect(a.events).toEqual(['+2', '-2', '+2']);
     expect(a.members.get(idOf(2))?.device.startedAt).toBe(200);
     expect(anew.events).toEqual(['+1']);
+  });
+
+  it.each([
+    ['lower', 1],
+    ['higher', 9],
+  ])('keep the first of two devices with one identity, and say so on both sides (%s id)', async (_, own) => {
+    const net = new Net();
+    const a = net.add(own);
+    const first = net.add(5, 100);
+    const copy = net.add(6, 200, 5);
+    for (const side of [first, copy]) side.members.add('10.0.0.1', own, null, 'user');
+    await net.run(20_000);
+    const joins = a.events.length;
+    await net.run(100_000);
+    expect(a.events).toHaveLength(joins);
+    expect(joins).toBeLessThan(8);
+    expect(a.members.get(idOf(5))?.device.startedAt).toBe(100);
+    const note = expect.stringMatching(/^device-6 at 10.0.0.1 has the identity of device-5 .* device.json/);
+    expect([a.members.notes, a.lines]).toEqual([[note], [note]]);
+    expect([first.members.notes, first.lines]).toEqual([[], []]);
+    const own2 = expect.stringContaining('another device with the identity of this one');
+    expect([copy.members.notes, copy.lines]).toEqual([[own2], [own2]]);
+    expect(copy.members.all).toEqual([]);
+    // without the first one, the copy is as good
+    first.members.stop();
+    await net.run(40_000);
+    expect(a.members.get(idOf(5))?.device.startedAt).toBe(200);
+    expect([a.members.notes, copy.members.notes]).toEqual([[], []]);
   });
 
   it('dial a device again after its link broke, also where that one had dialed', async () => {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { makePlan } from '../../src/cluster/make-plan.ts';
-import { MAX_MESSAGE_BYTES, messageText, parseMessage } from '../../src/cluster/messages.ts';
+import { MAX_MESSAGE_BYTES, messageText, parseGreeting, parseMessage } from '../../src/cluster/messages.ts';
 import { MAX_PLAN_TILES, type PlannedTile, planFromMessage, planToMessage } from '../../src/cluster/plan.ts';
+import { MODEL } from './fake-host.ts';
 import { deviceInfo, idOf } from './ws-devices.ts';
 
 const devices = (n: number) => Array.from({ length: n }, (_, i) => deviceInfo(i + 1, { share: 1 + i / 7 }));
@@ -47,6 +48,30 @@ describe('messages', () => {
     const status = 'x'.repeat(MAX_MESSAGE_BYTES);
     expect(() => messageText({ type: 'status-reply', n: 1, status })).toThrow(/over/);
     expect(() => parseMessage(JSON.stringify({ type: 'status-reply', n: 1, status }))).toThrow(/bytes/);
+  });
+
+  it('hold texts that can be shown: no line ends, no escape sequences', () => {
+    const evil = 'a\n\u001b[31mb\u202ec\r\n';
+    const device = {
+      ...deviceInfo(1),
+      name: evil,
+      kernel: evil,
+      host: evil,
+      models: [{ ...MODEL, name: evil }],
+    };
+    const shown = 'a \ufffd[31mb\ufffdc ';
+    expect(parseMessage(JSON.stringify({ type: 'device', device }))).toMatchObject({
+      device: { name: shown, kernel: shown, host: shown, models: [{ name: shown }] },
+    });
+    const failed = { type: 'plan-failed', epoch: 1, code: 'INTERNAL', message: evil };
+    expect(parseMessage(JSON.stringify(failed))).toMatchObject({ message: shown });
+    const greeting = { type: 'hello', protocol: 1, version: evil, cluster: evil, device };
+    expect(parseGreeting(JSON.stringify(greeting))).toMatchObject({
+      version: shown,
+      cluster: shown,
+      device: { name: shown },
+    });
+    expect(() => parseMessage(JSON.stringify({ type: evil }))).toThrow(/^[^\p{Cc}\p{Cf}]+$/u);
   });
 
   it('bound what they hold', () => {

@@ -7,14 +7,16 @@ export class PairSocket extends EventEmitter implements WebSocketLike {
   other: PairSocket | null = null;
   readonly sent: string[] = [];
   closedWith: number | null = null;
+  #reason = '';
   terminated = false;
 
   send(text: string): void {
     this.sent.push(text);
   }
 
-  close(code = 1000): void {
+  close(code = 1000, reason = ''): void {
     this.closedWith = code;
+    this.#reason = reason;
   }
 
   terminate(): void {
@@ -29,7 +31,7 @@ export class PairSocket extends EventEmitter implements WebSocketLike {
       const { other, closedWith } = this;
       this.other = null;
       other.other = null;
-      other.emit('close', closedWith, Buffer.from(''));
+      other.emit('close', closedWith, Buffer.from(this.#reason));
       return true;
     }
     return texts.length > 0;

@@ -7,6 +7,10 @@ const readers = {
     asked.push(hash);
     return Promise.resolve(hash.startsWith('a') ? new Uint8Array([1, 2, 3]) : undefined);
   },
+  readOwnTile: (hash: string) => {
+    asked.push(`${hash} own`);
+    return Promise.resolve(undefined);
+  },
   readPackFile: (id: string, name: string) => {
     asked.push(`${id} ${name}`);
     return Promise.resolve(name === 'manifest.json' ? new Uint8Array([4]) : undefined);
@@ -27,6 +31,13 @@ describe('tileRoutes', () => {
     expect(await tileRoutes('/potluck/pack/0123456789abcdef/manifest.json', readers)).toMatchObject({
       status: 200,
     });
+  });
+
+  it('looks only at what lies here where a device asks for a tile that it lost', async () => {
+    asked.length = 0;
+    const hash = 'a'.repeat(64);
+    expect((await tileRoutes(`/potluck/tile/${hash}/own`, readers))?.status).toBe(404);
+    expect(asked).toEqual([`${hash} own`]);
   });
 
   it('serves embedding rows', async () => {

@@ -117,20 +117,17 @@ test('embedding rows damaged under a device are a clear error to the request, an
   expect((await emulation.status(0)).state).toBe('serving');
 });
 
-test('embedding rows damaged on the hub come from another device that has the pack, with the same answer', {
-  timeout: 60_000,
-}, async () => {
+/** Starts daemons that know the first one; resolves to the address of its API. Ended when the test is. */
+async function startDaemons(cluster: string) {
   const folder = await temporaryFolder();
-  const damaged = await copyOfModel();
-  const whole = await emulated({ devices: 1 }, ask);
   const started: ChildDaemon[] = [];
   onTestFinished(async () => {
     await Promise.all(started.map(daemon => daemon.stop()));
   });
-  const start = async (name: string, model: string) => {
+  return async (name: string, model: string) => {
     const [peer] = started;
     const args = [
-      ...['--name', name, '--cluster', `rows-${process.pid}`, '--no-discovery', '--threads', '1'],
+      ...['--name', name, '--cluster', `${cluster}-${process.pid}`, '--no-discovery', '--threads', '1'],
       ...['--model', model, '--port', '0', '--link-port', '0', '--data', join(folder, name)],
       ...(peer ? ['--peer', `127.0.0.1:${peer.announcement.linkPort}`] : []),
     ];
@@ -139,6 +136,33 @@ test('embedding rows damaged on the hub come from another device that has the pa
     await daemon.listening(AbortSignal.timeout(20_000));
     return daemon.announcement.apiUrl;
   };
+}
+
+test('a device joins a hub whose pack is damaged: the tiles come from another device that has the pack, and the hub says so', {
+  timeout: 60_000,
+}, async () => {
+  const damaged = await copyOfModel();
+  const whole = await emulated({ devices: 1 }, ask);
+  const start = await startDaemons('damaged');
+  const hub = await start('hub', damaged);
+  const computing = async () => (await fetchStatus(hub)).devices.filter(({ tiles }) => tiles > 0).length;
+  await start('other', builtInModel());
+  await expect.poll(computing, { timeout: 20_000 }).toBe(2);
+  await damage(join(damaged, 'tiles.bin'));
+  await start('new', 'none');
+  await expect.poll(computing, { timeout: 30_000 }).toBe(3);
+  expect((await generate(hub, promptTokens(20), 12, [])).tokens).toEqual(whole);
+  expect((await fetchStatus(hub)).notes).toEqual([
+    expect.stringMatching(/tiles\.bin: tiles that were lost or wrong since this device started: \d+\./),
+  ]);
+});
+
+test('embedding rows damaged on the hub come from another device that has the pack, with the same answer', {
+  timeout: 60_000,
+}, async () => {
+  const damaged = await copyOfModel();
+  const whole = await emulated({ devices: 1 }, ask);
+  const start = await startDaemons('rows');
   const hub = await start('hub', damaged);
   await start('other', builtInModel());
   const { embedding } = readManifest(await readFile(join(damaged, 'manifest.json')), 'manifest.json');

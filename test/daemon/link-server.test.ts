@@ -29,6 +29,7 @@ async function serve(patience: TransferPatience) {
     readers: {
       readTile: (sha256, memory) =>
         sha256.startsWith('c') ? hung : Promise.resolve(memory(sha256.startsWith('b') ? 4096 : LARGE)),
+      readOwnTile: async () => undefined,
       readPackFile: async () => undefined,
       readEmbeddingRow: async () => undefined,
     },

@@ -1,9 +1,10 @@
-import { cp, mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { CONSTANTS_FILE, type HttpGet, ModelStore } from '../../src/daemon/model-store.ts';
+import { tileReaders } from '../../src/daemon/tile-readers.ts';
 import { crc32c } from '../../src/disk-io/crc32c.ts';
 import { manifestId } from '../../src/pack/read-manifest.ts';
 import { packForTest } from '../cli/pack-for-test.ts';
@@ -101,6 +102,51 @@ test("with 'none' no pack is offered", async () => {
   await add('birch');
   expect(names(await open('none'))).toEqual([]);
   expect(await store!.look()).toBe(false);
+});
+
+test('a file of a received model that is damaged on disk is fetched again, and a wrong one that comes is not kept', async () => {
+  const { id } = (await open(join(root, 'alder'))).packs[0]!;
+  const { readPackFile } = tileReaders({ store: store!, crc32c, repair: () => Promise.reject(new Error()) });
+  const data = await mkdtemp(join(root, 'data-'));
+  const asked: string[] = [];
+  const receive = async (change: (bytes: Uint8Array) => void = () => undefined) => {
+    asked.length = 0;
+    const receiver = await ModelStore.open(
+      { model: 'none', modelsFolder: null, diskBytes: null },
+      data,
+      crc32c,
+    );
+    const get = async (path: string) => {
+      const name = path.split('/').at(-1)!;
+      asked.push(name);
+      const bytes = new Uint8Array((await readPackFile(id, name))!);
+      change(bytes);
+      return (async function* () {
+        yield bytes;
+      })();
+    };
+    await receiver.receive(id, get, new AbortController().signal).finally(() => receiver.close());
+  };
+  await receive();
+  const names = await readdir(join(data, 'models', id));
+  expect([...asked].sort()).toEqual(names.sort());
+  await receive();
+  expect(asked).toEqual([]);
+  for (const name of names) {
+    const path = join(data, 'models', id, name);
+    const whole = await readFile(path);
+    const flipped = Buffer.from(whole);
+    flipped[flipped.length >> 1]! ^= 1;
+    await writeFile(path, flipped);
+    await expect(receive(bytes => bytes.set([bytes[0]! ^ 1]))).rejects.toMatchObject({
+      code: 'PACK_INVALID',
+      message: expect.stringContaining(name),
+    });
+    expect(await readFile(path)).toEqual(flipped);
+    await receive();
+    expect(asked).toEqual([name]);
+    expect(await readFile(path)).toEqual(whole);
+  }
 });
 
 test('a plan of more or fewer tiles than its model has is not prepared', async () => {

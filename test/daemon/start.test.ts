@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { ChildDaemon } from '../../src/cli/emulate/child-daemon.ts';
 import { builtInModel } from '../../src/cli/project.ts';
 import { startDaemon } from '../../src/daemon/daemon.ts';
 import { dialControl } from '../../src/daemon/link-server.ts';
@@ -44,6 +45,19 @@ test('a daemon that cannot close everything has stopped all the same, and says w
   await expect(daemon.stop()).rejects.toThrow(lock);
   await daemon.finished;
   await expect(fetch(`${daemon.apiUrl}/healthz`)).rejects.toThrow();
+});
+
+test('a device serves where its model cannot be remembered, says so, and ends when it is told to', async () => {
+  mkdirSync(join(folder, 'model.json.new'));
+  const args = ['--model', 'none', '--data', folder, '--no-discovery', '--port', '0', '--link-port', '0'];
+  const daemon = new ChildDaemon('full', args, folder);
+  try {
+    await daemon.listening(AbortSignal.timeout(20_000));
+    await expect.poll(() => daemon.lastWords).toContain('not remembered: give --model again');
+  } finally {
+    await daemon.stop();
+  }
+  expect(daemon.exit).toBe('exit code 0');
 });
 
 test('a device that connects before the daemon has started is refused, and the start goes on', async () => {
