@@ -94,10 +94,11 @@ class Daemon {
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
   readonly #served: ServedModels;
-  /** Models, by id, of which it was said that embedding rows are damaged. */
+  /** Models, by id, of which it was said that embedding rows are damaged, or tiles. A damaged one may have thousands. */
   readonly #toldOfRows = new Set<string>();
-  /** Tiles of whole packs that were lost or wrong here, by the path of their file. */
-  readonly #damaged = new Map<string, Set<number>>();
+  readonly #toldOfTiles = new Set<string>();
+  /** Files of whole packs of which tiles were lost or wrong. */
+  readonly #damaged = new Set<string>();
   #looking: NodeJS.Timeout | undefined;
   /** Why this device could not take its part of the last plan that another made; null where it could. */
   #leftOut: string | null = null;
@@ -387,18 +388,15 @@ class Daemon {
     }
   }
 
-  /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. */
+  /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. Said once for a model. */
   #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
-    if (model.whole !== null) {
-      const { path } = model.whole;
-      this.#damaged.set(path, (this.#damaged.get(path) ?? new Set()).add(tile));
-    }
-    return this.#askOthers(`Tile ${tile} of ${model.manifest.name}`, signal, (get, late) =>
-      this.#store.refetch(model, tile, get, late),
-    );
+    if (model.whole !== null) this.#damaged.add(model.whole.path);
+    const what = this.#toldOfTiles.has(model.id) ? null : `Tile ${tile} of ${model.manifest.name}`;
+    this.#toldOfTiles.add(model.id);
+    return this.#askOthers(what, signal, (get, late) => this.#store.refetch(model, tile, get, late));
   }
 
-  /** The same for an embedding row. Said once for a model: a damaged one may have thousands. */
+  /** The same for an embedding row. */
   #recoverRow(model: LocalModel, row: number, fault: RowFault): Promise<Uint8Array> {
     const late = AbortSignal.timeout(RECOVER_MILLISECONDS);
     const what = this.#toldOfRows.has(model.id) ? null : `Embedding row ${row} of ${model.manifest.name}`;
@@ -438,8 +436,8 @@ class Daemon {
       ...this.#store.notes,
       ...this.#keeper.notes,
       ...[...this.#damaged].map(
-        ([path, { size }]) =>
-          `${path}: tiles that were lost or wrong since this device started: ${size}. Look at its disk, and fetch or pack the model anew.`,
+        path =>
+          `${path}: tiles are lost or wrong, and come from other devices. Look at the disk, and fetch or pack the model anew.`,
       ),
       ...[...this.#served.withoutTemplate].map(
         name => `${name} brings no chat template: messages are written as plain "role: content" lines.`,
