@@ -145,15 +145,16 @@ async function* streamWhatFits(
 ): AsyncGenerator<string> {
   for (let told = false; ; told = true) {
     const parts = streamChat(options.url, history.messages, options, signal, think);
+    let first: IteratorResult<string, unknown>;
     try {
-      const first = await parts.next();
-      if (first.done) return;
-      yield first.value;
+      first = await parts.next();
     } catch (error) {
       if (asPotluckError(error).code !== 'CONTEXT_TOO_LONG' || !history.forgetOldest()) throw error;
       if (!told) terminal.output.write(`${DIM}${FORGOTTEN}${PLAIN}\n`);
       continue;
     }
+    if (first.done) return;
+    yield first.value;
     yield* parts;
     return;
   }

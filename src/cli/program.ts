@@ -65,9 +65,9 @@ export async function runCommandLine(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
-    // A command that only holds others (such as `eval`) was named alone: commander has printed its help.
     if (error.code === 'commander.help' && args[0] === 'help')
       throw new PotluckError('BAD_OPTION', `unknown command '${args[1]}'; see \`potluck --help\``);
+    // A command that only holds others (such as `eval`) was named alone: commander has printed its help.
     if (error.code === 'commander.help') throw new PotluckError('BAD_OPTION', missingCommand(args));
     throw new PotluckError('BAD_OPTION', `${error.message.replace(/^error: /, '')}; see \`potluck --help\``);
   }

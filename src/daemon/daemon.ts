@@ -94,11 +94,10 @@ class Daemon {
   #links: LinkServer | null = null;
   #api: ApiServer | null = null;
   readonly #served: ServedModels;
-  /** Models, by id, of which it was said that embedding rows are damaged, or tiles. A damaged one may have thousands. */
+  /** Models, by id, of which it was said that embedding rows are damaged. */
   readonly #toldOfRows = new Set<string>();
-  readonly #toldOfTiles = new Set<string>();
-  /** Files of whole packs of which tiles were lost or wrong. */
-  readonly #damaged = new Set<string>();
+  /** Models, by id, of which tiles were lost or wrong. */
+  readonly #damaged = new Map<string, LocalModel>();
   #looking: NodeJS.Timeout | undefined;
   /** Why this device could not take its part of the last plan that another made; null where it could. */
   #leftOut: string | null = null;
@@ -390,9 +389,8 @@ class Daemon {
 
   /** Asks the other devices for a tile, one after another. Rejects with what the last one answered, or DEVICE_LOST. Said once for a model. */
   #recoverTile(model: LocalModel, tile: number, signal: AbortSignal): Promise<void> {
-    if (model.whole !== null) this.#damaged.add(model.whole.path);
-    const what = this.#toldOfTiles.has(model.id) ? null : `Tile ${tile} of ${model.manifest.name}`;
-    this.#toldOfTiles.add(model.id);
+    const what = this.#damaged.has(model.id) ? null : `Tile ${tile} of ${model.manifest.name}`;
+    this.#damaged.set(model.id, model);
     return this.#askOthers(what, signal, (get, late) => this.#store.refetch(model, tile, get, late));
   }
 
@@ -435,10 +433,12 @@ class Daemon {
       ...this.#compute.notes,
       ...this.#store.notes,
       ...this.#keeper.notes,
-      ...[...this.#damaged].map(
-        path =>
-          `${path}: tiles are lost or wrong, and come from other devices. Look at the disk, and fetch or pack the model anew.`,
-      ),
+      ...[...this.#damaged.values()]
+        .filter(({ whole }) => whole !== null)
+        .map(
+          ({ whole }) =>
+            `${whole!.path}: tiles are lost or wrong, and come from other devices. Look at the disk, and fetch or pack the model anew.`,
+        ),
       ...[...this.#served.withoutTemplate].map(
         name => `${name} brings no chat template: messages are written as plain "role: content" lines.`,
       ),

@@ -77,9 +77,10 @@ export function addPackCommand(program: Command): void {
       const target = resolve(flags.out ?? `${name}-${flags.weights}`);
       const line = new ProgressLine();
       const shown = new PackProgress();
-      // What is written is whole layers and a journal of them: there is nothing to close.
+      // What is written is whole layers and a journal of them, or (without rounding by inputs) goes with the next run: there is nothing to close.
+      const goesOn = flags.weights === 'w4' && flags.rounding === 'inputs';
       onStopSignal(() => {
-        line.end('Stopped. The same command goes on behind what is done.');
+        line.end(`Stopped. The same command ${goesOn ? 'goes on behind what is done' : 'begins anew'}.`);
         process.exit(INTERRUPTED);
       });
       const { tiles, origin } = await packCheckpoint({
